@@ -1,0 +1,314 @@
+"""Open, read and write video: probe, iterate, sample by presentation time, integrity, write.
+
+PyAV is the reader because it alone of the usual ones tells damaged frames apart
+(`is_corrupt`); torchcodec in exact mode can be named for sparse sampling where it is
+installed. Frames are always chosen by presentation time, never by index / fps: on variable
+frame rate the latter returns wrong frames.
+
+Times are seconds from the start of the presentation, as players and `ffmpeg -ss` count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+from . import storage
+from .errors import MediaError
+
+# PyAV's own log callback takes the interpreter lock from decoder threads and can deadlock in
+# worker processes; FFmpeg's default one does not. Its messages are silenced: what went wrong
+# is told by exceptions and corrupt flags.
+av.logging.restore_default_callback()
+av.logging.set_libav_level(av.logging.PANIC)
+
+DECODER = f"pyav {av.__version__}"
+_PLANAR_8BIT = {"yuv420p", "yuvj420p"}  # planes can be shrunk without a conversion of the whole frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a file may ask for, so that a hostile one cannot take the machine."""
+
+    max_side_px: int = 8192
+    max_duration_s: float = 6 * 3600.0
+    max_decode_s: float = 2 * 3600.0  # wall clock for one file
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What the container says, before anything is decoded. `None` = it does not say."""
+
+    container: str
+    video_codec: str
+    pixel_format: str
+    width: int               # as stored; rotation is known only from the first frame
+    height: int
+    fps: float | None        # average rate
+    duration_s: float | None
+    duration_is_exact: bool  # of the video stream itself, not of the container with its audio
+    num_frames_header: int | None
+    has_audio: bool
+
+    @property
+    def num_frames_expected(self) -> int | None:
+        if self.duration_s is None or not self.fps:
+            return None
+        return round(self.duration_s * self.fps)
+
+
+@dataclass(slots=True)
+class Frame:
+    """One decoded frame. `clean` is False when it, or one it may depend on, was damaged."""
+
+    index: int
+    time_s: float
+    image: av.VideoFrame
+    clean: bool
+
+    def bgr(self, size: tuple[int, int], *, smooth: bool = True) -> np.ndarray:
+        """`(height, width, 3)` uint8 BGR as shown (rotated), at `size` = (width, height)."""
+        turns = round(self.image.rotation / 90) % 4
+        stored = size[::-1] if turns % 2 else size
+        return np.rot90(_shrink(self.image, stored, smooth), turns) if turns else _shrink(self.image, stored, smooth)
+
+    def luma(self, size: tuple[int, int]) -> np.ndarray:
+        """`(height, width)` uint8 brightness as shown, at `size` = (width, height)."""
+        turns = round(self.image.rotation / 90) % 4
+        stored = size[::-1] if turns % 2 else size
+        if self.image.format.name in _PLANAR_8BIT:
+            grey = cv2.resize(_plane(self.image, 0), stored, interpolation=cv2.INTER_AREA)
+        else:
+            grey = cv2.cvtColor(_shrink(self.image, stored, True), cv2.COLOR_BGR2GRAY)
+        return np.rot90(grey, turns) if turns else grey
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) after rotation."""
+        size = (self.image.width, self.image.height)
+        return size[::-1] if round(self.image.rotation / 90) % 2 else size
+
+
+def fit(size: tuple[int, int], *, long_px: int | None = None, short_px: int | None = None) -> tuple[int, int]:
+    """`size` shrunk (never enlarged) to a long or short side, both sides even and at least 2."""
+    width, height = size
+    scale = long_px / max(size) if long_px else short_px / min(size)
+    scale = min(scale, 1.0)
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+@contextmanager
+def open_container(path: str) -> Iterator[av.container.InputContainer]:
+    """The container behind a local path or URI; `MediaError` with the reason otherwise."""
+    stream = None
+    try:
+        if storage.is_uri(path):
+            filesystem, inner = storage.resolve(path)
+            stream = filesystem.open_input_file(inner)
+        container = av.open(stream or path, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if stream is not None:
+            stream.close()
+        raise MediaError(f"cannot open {path}: {_reason(error)}") from None
+    try:
+        yield container
+    finally:
+        container.close()
+        if stream is not None:
+            stream.close()
+
+
+def probe_container(container: av.container.InputContainer, path: str) -> Probe:
+    if not container.streams.video:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise MediaError(f"no video stream in {path}: it holds {kinds}")
+    stream = container.streams.video[0]
+    exact = stream.duration is not None and stream.time_base is not None
+    seconds = float(stream.duration * stream.time_base) if exact else (
+        container.duration / av.time_base if container.duration else None)
+    rate = stream.average_rate or stream.guessed_rate
+    return Probe(
+        container=container.format.name, video_codec=stream.codec_context.name,
+        pixel_format=stream.codec_context.pix_fmt or "unknown",
+        width=stream.width, height=stream.height, fps=float(rate) if rate else None,
+        duration_s=seconds, duration_is_exact=exact, num_frames_header=stream.frames or None,
+        has_audio=bool(container.streams.audio),
+    )
+
+
+def probe(path: str) -> Probe:
+    with open_container(path) as container:
+        return probe_container(container, path)
+
+
+class VideoReader:
+    """Decodes one video once, in presentation order, and keeps account of its damage.
+
+    >>> with VideoReader(path) as reader:                      # doctest: +SKIP
+    ...     for frame in reader:
+    ...         ...
+    >>> reader.num_decoded, reader.num_corrupt, reader.num_errors   # doctest: +SKIP
+
+    A damaged packet does not end the reading. After damage every frame is unclean until the
+    next key frame, because decoders conceal what depends on it without a word.
+    """
+
+    def __init__(self, path: str, *, threads: int = 1, limits: Limits = LIMITS):
+        self.path, self.threads, self.limits = path, threads, limits
+        self.num_decoded = self.num_corrupt = self.num_errors = 0
+        self.first_error = ""
+
+    def __enter__(self) -> VideoReader:
+        self._context = open_container(self.path)
+        self.container = self._context.__enter__()
+        try:
+            self.probe = probe_container(self.container, self.path)
+            self._check_limits()
+        except BaseException as error:
+            self._context.__exit__(type(error), error, None)
+            raise
+        self.stream = self.container.streams.video[0]
+        self.stream.codec_context.thread_count = self.threads
+        self.stream.thread_type = "AUTO" if self.threads != 1 else "NONE"
+        self._offset_s = (self.container.start_time or 0) / av.time_base
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._context.__exit__(*error)
+
+    def seek(self, time_s: float) -> None:
+        """Go to the last key frame at or before `time_s`."""
+        target = round((time_s + self._offset_s) / self.stream.time_base)
+        try:
+            self.container.seek(target, stream=self.stream, backward=True)
+        except av.FFmpegError:  # formats without an index are read from the start
+            self.container.seek(0)
+
+    def __iter__(self) -> Iterator[Frame]:
+        deadline = time.monotonic() + self.limits.max_decode_s
+        clean, last, step = True, -1.0, 1.0 / (self.probe.fps or 25.0)
+        for image in self._images():
+            if image is None:  # a packet that could not be decoded
+                clean = False
+                continue
+            if image.is_corrupt:
+                self.num_corrupt += 1
+            clean = not image.is_corrupt and (clean or bool(image.key_frame))
+            now = last + step if image.time is None else image.time - self._offset_s
+            yield Frame(self.num_decoded, now, image, clean)
+            last = now
+            self.num_decoded += 1
+            if self.num_decoded % 64 == 0 and time.monotonic() > deadline:
+                raise MediaError(f"{self.path} took more than {self.limits.max_decode_s:g} s to decode "
+                                 f"({self.num_decoded} frames so far)")
+
+    def _images(self) -> Iterator[av.VideoFrame | None]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+                images = packet.decode()
+            except (StopIteration, EOFError):
+                return
+            except av.FFmpegError as error:
+                self.num_errors += 1
+                self.first_error = self.first_error or _reason(error)
+                if self.num_errors > 10_000:
+                    raise MediaError(f"{self.path} has more than 10,000 damaged packets") from None
+                yield None
+                continue
+            yield from images
+
+    def _check_limits(self) -> None:
+        p, limits = self.probe, self.limits
+        if max(p.width, p.height) > limits.max_side_px:
+            raise MediaError(f"{self.path} is {p.width}x{p.height}; more than {limits.max_side_px} px are not read")
+        if (p.duration_s or 0) > limits.max_duration_s:
+            raise MediaError(f"{self.path} lasts {p.duration_s:.0f} s; more than {limits.max_duration_s:g} s "
+                             "are not read: split it first")
+
+
+def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, decoder: str = "pyav") -> np.ndarray:
+    """`(N, height, width, 3)` uint8 RGB: for each time the frame that is on screen then.
+
+    `times_s` ascending, in seconds of presentation. One pass from the key frame before the
+    first one. `decoder` is "pyav" or "torchcodec" (exact mode; needs torchcodec and FFmpeg).
+    Raises `MediaError` when the video ends before the first time.
+    """
+    if decoder == "torchcodec":
+        from .media_torchcodec import read_frames_torchcodec
+
+        return read_frames_torchcodec(path, times_s, long_px=long_px)
+    wanted, images, held = list(times_s), [], None
+    with VideoReader(path) as reader:
+        if wanted and wanted[0] > 1.0:
+            reader.seek(wanted[0])
+        for frame in reader:
+            while wanted and held is not None and frame.time_s > wanted[0] + 1e-6:
+                images.append(held)
+                wanted.pop(0)
+            if not wanted:
+                break
+            held = frame.bgr(fit(frame.shown_size, long_px=long_px))[..., ::-1]
+    if held is None:
+        raise MediaError(f"no frame could be decoded from {path}")
+    return np.stack(images + [held] * len(wanted)) if images or wanted else np.empty((0, *held.shape), np.uint8)
+
+
+def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
+    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4; returns their number.
+
+    Odd sides lose one pixel (yuv420p needs even ones). The file appears only when whole.
+    """
+    rate = Fraction(fps).limit_denominator(1001 * 60)
+    num_frames, stream = 0, None
+    with storage.atomic_output(path) as file, av.open(file, "w", format="mp4",
+                                                      options={"movflags": "+faststart"}) as container:
+        for image in frames:
+            image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
+            if stream is None:
+                stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
+                stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            num_frames += 1
+        if stream is None:
+            raise MediaError(f"no frames to write to {path}")
+        container.mux(stream.encode(None))
+    return num_frames
+
+
+def _plane(image: av.VideoFrame, i: int) -> np.ndarray:
+    plane = image.planes[i]
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _shrink(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.ndarray:
+    """BGR at `size`. 8-bit 4:2:0 planes are shrunk first and converted small: 2 to 4 times cheaper."""
+    if image.format.name not in _PLANAR_8BIT:
+        return image.reformat(*size, format="bgr24", interpolation="AREA" if smooth else "BILINEAR").to_ndarray()
+    width, height = size
+    method = cv2.INTER_AREA if smooth else cv2.INTER_LINEAR
+    i420 = np.empty((height * 3 // 2, width), np.uint8)
+    i420[:height] = cv2.resize(_plane(image, 0), size, interpolation=method)
+    half = (width // 2, height // 2)
+    chroma = i420[height:].reshape(2, half[1], half[0])
+    for i in (0, 1):
+        chroma[i] = cv2.resize(_plane(image, i + 1), half, interpolation=method)
+    return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words without the errno and path that PyAV repeats around them."""
+    log = getattr(error, "log", None)
+    detail = f" ({log[2]})" if log and len(log) > 2 and log[2] else ""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__) + detail

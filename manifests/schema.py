@@ -1,0 +1,128 @@
+"""The stops of the house: what one row is, its key, and the columns every such table has.
+
+These are the columns that come with the row itself. Measures are added by the ops that own
+them (`adds`), so that a reader finds the file of a column by its name and a new measure
+touches no schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from .columns import ACCOUNT, column
+
+SCHEMA_VERSION = 1
+
+S = pa.string()
+F = pa.float64()
+
+RIGHTS = (
+    column("licence", S, "licence of the source as the input list states it; null = unknown"),
+    column("source_url", S, "where the source came from"),
+    column("consent", S, "what is known about the consent of the people shown"),
+    column("extra", S, "all further columns of the input list, as a JSON object"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """`row` says in words what one row is; `key` names its unique id column."""
+
+    name: str
+    row: str
+    key: str
+    fields: tuple[pa.Field, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*self.fields, *ACCOUNT])
+
+
+VIDEOS = Stop(
+    name="videos", row="a source file, readable or not", key="video_id",
+    fields=(
+        column("video_id", S, "id from the relative path and the sampled content"),
+        column("path", S, "absolute path or URI of the file"),
+        column("relative_path", S, "path below the input folder, or as listed"),
+        column("num_bytes", pa.int64(), "size of the file", "bytes"),
+        *RIGHTS,
+    ),
+)
+
+CLIPS = Stop(
+    name="clips", row="one shot, or a piece of one, with start_s and end_s", key="clip_id",
+    fields=(
+        column("clip_id", S, "id from the video, the span and the measuring stages"),
+        column("video_id", S, "the video it lies in"),
+        column("path", S, "absolute path or URI of the video"),
+        column("clip_index", pa.int32(), "position among the clips of the video, from 0"),
+        column("num_siblings", pa.int32(), "clips of this video; fewer rows than that = incomplete"),
+        column("start_s", F, "first moment, from the start of the presentation", "s"),
+        column("end_s", F, "moment after the last frame", "s"),
+        column("duration_s", F, "end_s - start_s", "s"),
+        column("num_frames", pa.int32(), "frames decoded inside the span"),
+        column("transition_in", S, "start, cut, dissolve, fade, split (of a long shot) or damage"),
+        column("width", pa.int32(), "as shown, after rotation", "px"),
+        column("height", pa.int32(), "as shown, after rotation", "px"),
+        column("fps", F, "average frame rate of the video", "1/s"),
+        *RIGHTS,
+    ),
+)
+
+_SIDES = tuple(
+    field
+    for side in ("source", "target")
+    for field in (
+        column(f"{side}_path", S, f"absolute path or URI of the video that holds the {side}"),
+        column(f"{side}_start_s", F, f"first moment of the {side}", "s"),
+        column(f"{side}_end_s", F, f"moment after the last frame of the {side}", "s"),
+        column(f"{side}_duration_s", F, f"length of the {side}", "s"),
+        column(f"{side}_clip_id", S, f"the clip that is the {side}"),
+    )
+)
+
+PAIRS = Stop(
+    name="pairs", row="a source and a target, and how they were made", key="pair_id",
+    fields=(
+        column("pair_id", S, "id from the two clips"),
+        column("video_id", S, "the raw video that both clips come from"),
+        column("recipe", S, "which recipe made the pair"),
+        *_SIDES,
+        *RIGHTS,
+    ),
+)
+
+CANDIDATES = Stop(
+    name="candidates", row="two clips of one video that might become a pair", key="pair_id",
+    fields=PAIRS.fields,
+)
+
+VIDEO_ITEM = pa.struct([
+    column("video_path", S, "file that holds the video"),
+    column("duration", F, "length of the part to use", "s"),
+    column("crop_method", S, "left, right or center"),
+    column("start_s", F, "first moment of the part; 0 in the released trainer's form", "s"),
+    column("end_s", F, "moment after the last frame", "s"),
+])
+
+SAMPLES = Stop(
+    name="samples", row="one training example", key="sample_id",
+    fields=(
+        column("sample_id", S, "id from the pair"),
+        column("task", S, "which task it trains, as in manifests/tasks.py"),
+        column("source_name", S, "data set it counts as in a mixture"),
+        column("inputs", S, "ordered messages as a JSON list (released training form)"),
+        column("images", pa.list_(S), "image paths in the order of the image messages"),
+        column("videos", pa.list_(VIDEO_ITEM), "videos in the order of the video messages"),
+        column("split", S, "train or validation"),
+        column("weight", F, "relative weight inside its data set"),
+        column("num_prompt_tokens", pa.int32(), "words and punctuation marks of the prompt", "tokens"),
+        column("pair_id", S, "the pair it was made from"),
+        column("video_id", S, "the raw video it was made from"),
+        *RIGHTS,
+    ),
+)
+
+STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, CANDIDATES, PAIRS, SAMPLES)}
