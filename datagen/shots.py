@@ -15,7 +15,7 @@ import numpy as np
 from scenedetect import ContentDetector, FrameTimecode
 from scenedetect.detector import FlashFilter
 
-from manifests.media import Frame, fit
+from manifests.media import Frame, fit, shrink
 
 DETECT_LONG_PX = 192      # PySceneDetect itself shrinks to about 256; scores are means and hardly change
 CONTENT_THRESHOLD = 27.0  # PySceneDetect's default for ContentDetector
@@ -64,7 +64,7 @@ class FindShots:
     def push(self, frame: Frame) -> tuple[float, float]:
         """Mean luma and mean absolute change against the frame before, both 0 to 255."""
         small = frame.bgr(fit(frame.shown_size, long_px=DETECT_LONG_PX), smooth=False)
-        thumb = cv2.resize(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), THUMB, interpolation=cv2.INTER_AREA)
+        thumb = shrink(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), THUMB)
         thumb = thumb.astype(np.float32)
         before = self._thumbs[-1][1] if self._thumbs else thumb
         self._now_s = frame.time_s

@@ -1,0 +1,16 @@
+"""Measure a row; decide apart.
+
+A clip measure is a class with `adds` (its columns) and `__call__(clip: ClipFrames) -> dict`.
+It sees small decoded frames and returns numbers; what a number means is a rule's business.
+To add one: write `filters/<measure>.py` and name it here.
+"""
+
+FILTERS = {
+    "damage": "filters.damage:MeasureDamage",
+    "exposure": "filters.exposure:MeasureExposure",
+    "sharpness": "filters.sharpness:MeasureSharpness",
+    "motion": "filters.motion:MeasureMotion",
+    "colors": "filters.colors:MeasureColors",
+    "people": "filters.people:FindPeople",
+    "video_similarity": "filters.video_similarity:EmbedVideo",
+}

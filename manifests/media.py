@@ -30,6 +30,8 @@ av.logging.restore_default_callback()
 av.logging.set_libav_level(av.logging.PANIC)
 
 DECODER = f"pyav {av.__version__}"
+# Formats that are text, or lists that make FFmpeg open further files and addresses.
+_REFUSED_FORMATS = {"tty", "hls", "concat", "dash", "sdp", "rtsp", "imf"}
 _PLANAR_8BIT = {"yuv420p", "yuvj420p"}  # planes can be shrunk without a conversion of the whole frame
 
 
@@ -87,7 +89,7 @@ class Frame:
         turns = round(self.image.rotation / 90) % 4
         stored = size[::-1] if turns % 2 else size
         if self.image.format.name in _PLANAR_8BIT:
-            grey = cv2.resize(_plane(self.image, 0), stored, interpolation=cv2.INTER_AREA)
+            grey = shrink(_plane(self.image, 0), stored)
         else:
             grey = cv2.cvtColor(_shrink(self.image, stored, True), cv2.COLOR_BGR2GRAY)
         return np.rot90(grey, turns) if turns else grey
@@ -115,12 +117,14 @@ def open_container(path: str) -> Iterator[av.container.InputContainer]:
         if storage.is_uri(path):
             filesystem, inner = storage.resolve(path)
             stream = filesystem.open_input_file(inner)
-        container = av.open(stream or path, metadata_errors="replace")
+        container = av.open(stream or path, metadata_errors="replace", options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError, ValueError) as error:
         if stream is not None:
             stream.close()
         raise MediaError(f"cannot open {path}: {_reason(error)}") from None
     try:
+        if _REFUSED_FORMATS & set(container.format.name.split(",")):
+            raise MediaError(f"{path} is no video file but {container.format.long_name}")
         yield container
     finally:
         container.close()
@@ -287,6 +291,18 @@ def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fractio
     return num_frames
 
 
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` at `size` = (width, height) without aliasing: halved while it can be, then linear.
+
+    Halving is the one area reduction that OpenCV vectorises: 10 times faster than INTER_AREA
+    to an odd size, and the last step is below a factor of two.
+    """
+    while image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1]:
+        even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+        image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
 def _plane(image: av.VideoFrame, i: int) -> np.ndarray:
     plane = image.planes[i]
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
@@ -297,13 +313,13 @@ def _shrink(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.nda
     if image.format.name not in _PLANAR_8BIT:
         return image.reformat(*size, format="bgr24", interpolation="AREA" if smooth else "BILINEAR").to_ndarray()
     width, height = size
-    method = cv2.INTER_AREA if smooth else cv2.INTER_LINEAR
+    resize = shrink if smooth else cv2.resize
     i420 = np.empty((height * 3 // 2, width), np.uint8)
-    i420[:height] = cv2.resize(_plane(image, 0), size, interpolation=method)
+    i420[:height] = resize(_plane(image, 0), size)
     half = (width // 2, height // 2)
     chroma = i420[height:].reshape(2, half[1], half[0])
     for i in (0, 1):
-        chroma[i] = cv2.resize(_plane(image, i + 1), half, interpolation=method)
+        chroma[i] = resize(_plane(image, i + 1), half)
     return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)
 
 
