@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 # Bytes of a file that go into its id: all of a small file, else evenly spaced pieces.
 # Reading 256 KiB keeps the listing of a million remote films affordable; the full
@@ -30,16 +31,24 @@ def make_id(noun: str, *parts: object) -> str:
     return f"{noun[0]}-{digest(noun, *parts)}"
 
 
-def order_key(ids: Iterable[str], seed: int = 0) -> np.ndarray:
-    """uint64 `(N,)`: a pseudo-random but reproducible rank for each id.
+def order_key(ids: pa.Array, seed: int = 0) -> np.ndarray:
+    """uint64 `(N,)`: a pseudo-random but reproducible number for each id of `make_id`.
 
-    Ties between equally good rows are broken by this number, so that the choice depends
-    neither on the order of the input nor on the number of workers.
+    Ties between equally good rows are broken by it, so that the choice depends neither on the
+    order of the input nor on the number of workers. The id is a hash already; its 16 hex
+    digits are read and mixed with the seed (the finaliser of SplitMix64), 20 M ids a second.
     """
-    salt = seed.to_bytes(8, "little", signed=False)
-    blake = hashlib.blake2b
-    digests = b"".join(blake(i.encode(), digest_size=8, key=salt).digest() for i in ids)
-    return np.frombuffer(digests, dtype="<u8")
+    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    if not len(ids):
+        return np.empty(0, np.uint64)
+    raw = np.frombuffer(pc.cast(pc.utf8_slice_codeunits(ids, -16), pa.binary(16)).buffers()[1], np.uint8)
+    raw = raw[: 16 * len(ids)].reshape(-1, 16)  # Arrow pads its buffers
+    nibbles = np.where(raw >= ord("a"), raw - (ord("a") - 10), raw - ord("0")).astype(np.uint8)
+    key = ((nibbles[:, ::2] << 4) | nibbles[:, 1::2]).copy().view(">u8").ravel().astype(np.uint64)
+    key += np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        key = (key ^ (key >> np.uint64(shift))) * np.uint64(factor)
+    return key ^ (key >> np.uint64(31))
 
 
 def sampled_hash(stream, num_bytes: int) -> str:
