@@ -22,6 +22,7 @@ from manifests.ids import digest
 from manifests.manifest import ROWS_PER_GROUP
 
 SETTLED = b"settled"      # metadata key: the source keys that a block settles
+SOURCE_KEYS = "source-keys.parquet"  # what is to be done in all: makes "pending" countable
 FILES_BEFORE_MERGE = 256  # small files are put together, so that a resume opens few
 
 
@@ -32,7 +33,7 @@ class Ledger:
         self.counts: Counter = Counter()   # drop reason (None = accepted) of the rows so far
         self._blocks: list[tuple[str, list[str]]] = []
         for name, _ in storage.list_files(self.folder):
-            if name.endswith(".parquet") and not name.startswith("."):
+            if name.endswith(".parquet") and name != SOURCE_KEYS and not name.startswith("."):
                 self._load(name)
 
     def _load(self, name: str) -> None:
@@ -53,6 +54,13 @@ class Ledger:
     @property
     def num_failed(self) -> int:
         return sum(n for reason, n in self.counts.items() if (reason or "").startswith(FAILED))
+
+    def expect(self, keys: pa.Array) -> None:
+        """Note all source keys, once, before anything is done."""
+        path = storage.join(self.folder, SOURCE_KEYS)
+        if not storage.exists(path):
+            with storage.atomic_output(path) as stream:
+                pq.write_table(pa.table({"key": keys}), stream)
 
     def settle(self, keys: Sequence[str], rows: pa.Table) -> None:
         """Store the rows that came of these source keys. All or nothing."""

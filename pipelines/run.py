@@ -71,15 +71,17 @@ def run(source, target: Target, stages: Sequence[Stage], *, engine: str = "ray",
     ledger = Ledger(target.path, key, schema)
     if retry_failed:
         ledger.forget_failures()
+    keys = pa.chunked_array([b[key].combine_chunks() for b in source.batches([key])], pa.string()).combine_chunks()
+    ledger.expect(keys)
     guard = guard or Guard()
     with tqdm(total=source.num_rows, initial=len(ledger.settled), desc=target.stop, unit="row",
               disable=quiet, leave=True) as bar:
-        for keys, rows in _work(source, stages, ledger, engine, key, rows_per_block, schema):
-            ledger.settle(keys, rows)
-            bar.update(len(keys))
+        for settled, rows in _work(source, stages, ledger, engine, key, rows_per_block, schema):
+            ledger.settle(settled, rows)
+            bar.update(len(settled))
             _guard_share(ledger, guard, guard.min_rows, target)
     _guard_share(ledger, guard, 1, target)
-    return _commit(source, target, ledger, schema, key)
+    return _commit(target, ledger, schema, keys)
 
 
 def finish(target: Target, schema: pa.Schema, tables: Iterator[pa.Table]) -> Manifest:
@@ -156,8 +158,7 @@ def _top(drops: dict[str, int]) -> str:
     return "Top reasons: " + "; ".join(f"{reason} ({num})" for reason, num in most) + "." if most else ""
 
 
-def _commit(source, target: Target, ledger: Ledger, schema: pa.Schema, key: str) -> Manifest:
-    keys = pa.chunked_array([b[key].combine_chunks() for b in source.batches([key])], pa.string()).combine_chunks()
+def _commit(target: Target, ledger: Ledger, schema: pa.Schema, keys: pa.Array) -> Manifest:
     with ManifestWriter(target.path, STOPS[target.stop], schema) as writer:
         for table in ledger.in_order(keys):
             writer.append(table)

@@ -12,7 +12,7 @@ background.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -134,13 +134,6 @@ class Config:
                           max_bin_ratio=self.similarity_balance or None)
 
 
-@dataclass
-class Result:
-    """The finished stops of a run, by name."""
-
-    stops: dict[str, Manifest] = field(default_factory=dict)
-
-
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     """Stages of the stops that need workers; the others are arithmetic of the driver."""
     options = {"model": config.embedder_model} if config.embedder == "xclip" else {}
@@ -161,16 +154,24 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
-def run(config: Config) -> Result:
-    """All stops of the recipe; what is finished is not done again."""
-    result = Result()
-    for name, manifest in steps(config):
-        result.stops[name] = manifest
-        require_accepted(manifest)
-    return result
+def _decide(rules: tuple[Rule, ...]) -> Stage:
+    return Stage(op="filters.rules:ApplyRules", kwargs={"rules": rules}, num_cpus=0.0)
 
 
-def steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+def run(config: Config) -> dict[str, Manifest]:
+    """All stops of the recipe, by name; what is finished is not done again."""
+    return dict(run_steps(config))
+
+
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    """The stops one by one; `RunStopped` after the first that accepted no row."""
+    for name, manifest in _steps(config):
+        yield name, manifest
+        if name != "candidates":
+            require_accepted(manifest)
+
+
+def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     place, stages = Place(config.output, RECIPE, config), build(config)
     engine = {"engine": config.engine, "quiet": config.quiet, "retry_failed": config.retry_failed,
               "guard": Guard(max_failed_share=config.max_failed_share)}
