@@ -9,18 +9,18 @@ video, broken.mp4, breaks off in the middle.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
+from tqdm import tqdm
 
 from datagen.samples_camera import MOVES, Shot, Take
 from datagen.samples_shots import SCRIPT, Plan
+from manifests.media import write_video
 
-VERSION = 1  # raise it whenever a frame or a field changes: older films are then made anew
+VERSION = 2  # raise it whenever a frame or a field changes: older films are then made anew
 KEPT = 0.6  # share of broken.mp4 that is left
 
 
@@ -72,11 +72,31 @@ class Film:
     seed: int
     videos: tuple[FilmVideo, ...]
 
+    @property
+    def videos_folder(self) -> Path:
+        """What a pipeline takes as input: the videos and nothing else."""
+        return self.folder / "videos"
+
     def path(self, video: FilmVideo) -> Path:
-        return self.folder / video.file
+        return self.videos_folder / video.file
 
 
-def write_sample_film(folder: Path, *, seed: int = 0) -> Film:
+def main(folder: Path, /, seed: int = 0) -> int:
+    """Make the built-in sample film: raw videos with known cuts, camera moves and people.
+
+    The videos lie in FOLDER/videos, the truth about them in FOLDER/film.json.
+
+    Args:
+        folder: where to write it; a complete film that is there is kept.
+        seed: changes grain and hand-held sway, never the script.
+    """
+    film = write_sample_film(folder, seed=seed)
+    for video in film.videos:
+        print(f"{film.path(video)}  {video.width}x{video.height}  {video.duration_s:.1f} s  {len(video.shots)} shots")
+    return 0
+
+
+def write_sample_film(folder: Path, *, seed: int = 0, quiet: bool = False) -> Film:
     """Make the sample film in `folder`, or return at once the complete one that is there.
 
     The seed changes grain and hand-held sway, never the script. film.json is written last, so a folder
@@ -88,7 +108,8 @@ def write_sample_film(folder: Path, *, seed: int = 0) -> Film:
         return film
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "film.json").unlink(missing_ok=True)
-    videos = tuple(_shoot(plan, folder, (seed, number)) for number, plan in enumerate(SCRIPT))
+    shooting = tqdm(SCRIPT, desc="sample film", unit="video", disable=quiet)
+    videos = tuple(_shoot(plan, folder / "videos", (seed, number)) for number, plan in enumerate(shooting))
     film = Film(folder=folder, version=VERSION, seed=seed, videos=videos)
     _write_truth(film)
     return film
@@ -130,7 +151,7 @@ def _shoot(plan: Plan, folder: Path, key: tuple[int, int]) -> FilmVideo:
     """Write one video of the script; `key` is (seed, number of the video)."""
     takes = [Take(shot, plan.size, plan.fps, (*key, number)) for number, shot in enumerate(plan.shots)]
     path = folder / plan.file
-    write_video(path, cut_together(takes), plan.fps)
+    write_video(str(path), cut_together(takes), fps=plan.fps, crf=20)
     if plan.broken:
         os.truncate(path, int(path.stat().st_size * KEPT))
     num_frames = sum(take.num_frames for take in takes)
@@ -205,21 +226,3 @@ def _describe(shot: Shot, start_s: float, end_s: float) -> FilmShot:
         frozen=shot.frozen,
         black=not shot.photo,
     )
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
-    """Encode RGB uint8 frames (H, W, 3) as H.264 in an mp4 whose index stands in front of the pictures."""
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.pix_fmt = "yuv420p"
-        # One thread and cpu-independent make the bytes repeatable: x264's assembly for its macroblock tree
-        # rounds differently from run to run. subme=1 is its cheapest motion search.
-        steady = {"threads": "1", "x264-params": "cpu-independent=1:subme=1"}
-        stream.options = {"preset": "veryfast", "crf": "20", "g": "24"} | steady
-        for number, picture in enumerate(frames):
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            # Half the time of the conversion that the encoder would make.
-            planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
-        container.mux(stream.encode(None))

@@ -84,8 +84,8 @@ def _balance(manifest: Manifest, decisions: Decisions, policy: PairPolicy) -> No
     even = balance_classes(human, bins, keys, num_bins=NUM_BINS, max_ratio=ratio, equal=False)
     keep = balance_classes(human, bins, keys, num_bins=NUM_BINS, max_ratio=ratio, equal=policy.human_equal)
     where = np.flatnonzero(rows)
-    decisions.drop(where[~even], "similarity is common enough")
-    decisions.drop(where[~keep], "human : not human is 1 : 1")
+    decisions.drop(where[~even], "similarity bin is full")
+    decisions.drop(where[~keep], "human : not human = 1 : 1")
 
 
 def _bins(manifest: Manifest, rows: np.ndarray, policy: PairPolicy) -> np.ndarray:

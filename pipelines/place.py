@@ -27,14 +27,15 @@ class Place:
 
     def target(self, stop: str, stages: Sequence[Stage], *, parents: Sequence[Manifest] = (),
                sources: Sequence[str] = (), settings: object = None, rules: object = (),
-               policy: object = None) -> Target:
+               policy: object = None, made_by: dict[str, dict] | None = None) -> Target:
+        """`made_by` names the owners of columns that no stage of this stop makes."""
         identity = [SCHEMA_VERSION, stop, self.name, [s.fingerprint() for s in stages], plain(settings),
                     list(sources), [posixpath.basename(p.path.rstrip("/")) for p in parents]]
         folder = storage.join(self.root, stop, f"{self.name}-{digest(identity, length=8)}")
         return Target(path=folder, stop=stop, header={
             "name": self.name, "row": STOPS[stop].row, "parents": [_relative(p.path, folder) for p in parents],
             "config": plain(self.config), "rules": plain(rules), "policy": plain(policy),
-            "owners": owners(stages), "versions": versions(),
+            "owners": (made_by or {}) | owners(stages), "versions": versions(),
         })
 
 

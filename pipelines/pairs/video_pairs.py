@@ -29,7 +29,7 @@ from ..decide import Decided, PairPolicy, decide
 from ..ingest import fingerprint, list_videos
 from ..place import Place
 from ..run import Guard, TableSource, finish, require_accepted, run as run_stages
-from ..scan import GOOD, measure_fields
+from ..scan import GOOD, ScanVideos, measure_fields
 from ..stage import Stage
 
 WHY = "clips of one raw video that are alike but not the same, and a prompt that leads from one to the other"
@@ -182,16 +182,20 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
 
     measures = pa.schema(measure_fields(MEASURES))
     make, rules = MakeClips(measures), ApplyRules(config.clip_rules())
-    target = place.target("clips", (), parents=[videos], settings=config.clip_rules(), rules=config.clip_rules())
+    measured = ScanVideos.owners(**stages["videos"][0].kwargs)
+    target = place.target("clips", (), parents=[videos], settings=config.clip_rules(), rules=config.clip_rules(),
+                          made_by=measured)
     yield "clips", (clips := finish(target, make.makes, (rules(make(live(b))) for b in videos.batches())))
 
     pair = PairClips(measures, recipe=RECIPE, band=(config.similarity_min, config.similarity_max))
-    target = place.target("candidates", (), parents=[clips], settings=pair.band)
+    compared = {"op": "datagen.video_pairs:PairClips", "backend": measured["video_embedding"]["backend"]}
+    target = place.target("candidates", (), parents=[clips], settings=pair.band,
+                          made_by={"video_similarity": compared})
     yield "candidates", (found := finish(target, pair.makes, map(pair, whole_videos(clips))))
 
     policy = config.policy()
     target = place.target("pairs", stages["pairs"], parents=[found], settings=[config.pair_rules(), policy],
-                          rules=config.pair_rules(), policy=policy)
+                          rules=config.pair_rules(), policy=policy, made_by={"video_similarity": compared})
     decided = Decided(found, decide(found, config.pair_rules(), policy))
     yield "pairs", (pairs := run_stages(decided, target, stages["pairs"], rows_per_block=16, **engine))
 

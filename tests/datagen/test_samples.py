@@ -20,7 +20,7 @@ GOOD = ["portrait", "launch_day", "interview_vertical", "cafe", "garage", "deep_
 
 @pytest.fixture(scope="session")
 def film(tmp_path_factory):
-    return write_sample_film(tmp_path_factory.mktemp("film"))
+    return write_sample_film(tmp_path_factory.mktemp("film"), quiet=True)
 
 
 def named(film, name):
