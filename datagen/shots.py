@@ -32,7 +32,7 @@ BLEND_MIN_CHANGE = 12.0   # rms change of luma between the two ends, 0 to 255
 BLEND_MAX_RESIDUAL = 0.22  # what the blend may leave unexplained, against that change
 BLEND_MAX_LIKENESS = 0.75  # correlation of the two ends; above it the light changed, not the shot
 BLEND_MIN_AREA = 0.5       # share of the picture that changes; below it a title or an object came
-BLEND_MIN_UNMOVED = 0.75   # part of the change that shifting the picture cannot explain; below it the camera moved
+BLEND_MAX_EDGES = 0.8      # energy of the edges half way, against the two ends; 0.5 for unlike pictures
 THUMB = (48, 27)
 
 
@@ -107,7 +107,7 @@ class FindShots:
     def _is_flash(self, time_s: float, before: np.ndarray) -> bool:
         at_cut = next(t for s, t in self._thumbs if s >= time_s)
         back = np.abs(self._thumbs[-1][1] - before).mean()
-        return self._now_s >= time_s + FLASH_S and back < 0.5 * min(np.abs(at_cut - before).mean(), 20.0)
+        return self._now_s >= time_s + FLASH_S and back < 0.5 * np.abs(at_cut - before).mean()
 
     def _sharpest(self, time_s: float) -> float | None:
         """The frame with the largest change, if it stands out of the frames around it.
@@ -169,7 +169,7 @@ def _blend_span(thumbs: list[np.ndarray]) -> tuple[int, int] | None:
         residual = middle - alpha * change
         if abs(alpha - share) > 0.17 or float((residual * residual).sum()) > BLEND_MAX_RESIDUAL**2 * energy:
             return None
-    if _same_picture(first, last) or _moved_picture(first, last):
+    if _same_picture(first, last) or _keeps_edges(first, thumbs[round(0.5 * (len(thumbs) - 1))], last):
         return None
     alphas = [float(((t - first) * change).sum()) / energy for t in thumbs]
     begin = max(i for i, a in enumerate(alphas) if a < 0.04)
@@ -185,12 +185,17 @@ def _same_picture(first: np.ndarray, last: np.ndarray) -> bool:
     return likeness > BLEND_MAX_LIKENESS
 
 
-def _moved_picture(first: np.ndarray, last: np.ndarray) -> bool:
-    """A slow move over soft content looks like a blend, but shifting the picture explains it."""
-    (dx, dy), _ = cv2.phaseCorrelate(first, last)
-    shifted = cv2.warpAffine(first, np.float32([[1, 0, dx], [0, 1, dy]]), THUMB, borderMode=cv2.BORDER_REPLICATE)
-    left = np.abs(last - shifted).mean()
-    return left < BLEND_MIN_UNMOVED * np.abs(last - first).mean()
+def _keeps_edges(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> bool:
+    """Half way through a blend of two pictures the edges of both are half as strong.
+
+    A slow move over soft content passes for a blend otherwise, but its edges stay.
+    """
+    ends = (_edge_energy(first) + _edge_energy(last)) / 2
+    return _edge_energy(middle) > BLEND_MAX_EDGES * ends
+
+
+def _edge_energy(thumb: np.ndarray) -> float:
+    return float(np.square(np.diff(thumb, axis=0)).sum() + np.square(np.diff(thumb, axis=1)).sum())
 
 
 def _merge(found: list[Transition]) -> list[Transition]:

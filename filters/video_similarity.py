@@ -23,6 +23,7 @@ class EmbedVideo:
     """`prepare` keeps what the model needs of a clip, `finish` embeds a batch of those."""
 
     adds = (EMBEDDING,)
+    backend = "classical"
 
     def __init__(self, backend: str = "classical", batch_size: int = 16, **options: object):
         if backend not in EMBEDDERS and ":" not in backend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -160,8 +161,11 @@ class ManifestWriter:
 
     def __exit__(self, *error) -> None:
         if error[0] is not None and self._open:
-            self._open[0].__exit__(*error)
+            context, _, writer, _ = self._open
             self._open = None
+            with suppress(OSError):  # a full disk cannot take the footer either
+                writer.close()
+            context.__exit__(*error)
 
     def append(self, table: pa.Table) -> None:
         table = table.select(self.schema.names).cast(self.schema)

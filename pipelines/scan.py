@@ -30,7 +30,7 @@ GOOD = ("good", "damaged", "truncated")  # verdicts of files of which at least a
 
 VIDEO_COLUMNS = (
     column("verdict", S, "good, damaged (good parts are used), truncated, or why nothing is: "
-                         "empty, unreadable, no_video, no_frames"),
+                         "missing, empty, unreadable, no_video, no_frames"),
     column("container", S, "container format"),
     column("video_codec", S, "codec of the video stream"),
     column("pixel_format", S, "stored pixel format"),
@@ -78,6 +78,7 @@ class ScanVideos:
     """
 
     reads = ("video_id", "path", "num_bytes")
+    neutral = ("decode_threads",)  # arguments that change no result
 
     def __init__(self, measures: Sequence[str], *, embedder: str = "classical", embedder_options: dict | None = None,
                  min_clip_s: float = 2.0, max_clip_s: float = 10.0, decode_threads: int = 1):
@@ -99,6 +100,14 @@ class ScanVideos:
                            column("transitions", pa.list_(transition), "cuts, dissolves, fades and damage found"),
                            column("clips", pa.list_(clip), "the clips and their measures"))
 
+    @classmethod
+    def owners(cls, measures: Sequence[str], embedder: str = "classical", embedder_options: dict | None = None,
+               **_: object) -> dict[str, dict]:
+        """Which measure made which column of `clips`, and with what backend."""
+        backends = {"video_similarity": " ".join([embedder, *map(str, (embedder_options or {}).values())])}
+        return {field.name: {"op": f"{c.__module__}:{c.__name__}", "backend": backends.get(n, c.backend)}
+                for n, c in zip(measures, measure_classes(measures), strict=True) for field in c.adds}
+
     def __call__(self, table: pa.Table) -> pa.Table:
         require(table, self.reads, "ScanVideos")
         results = [self._scan(row) for row in table.select(list(self.reads)).to_pylist()]
@@ -107,6 +116,8 @@ class ScanVideos:
         return add_issues(table, [r["issues"] for r in results])
 
     def _scan(self, row: dict) -> dict:
+        if row["num_bytes"] is None:
+            return {"verdict": "missing", "decoder": DECODER, "issues": [f"there is no file {row['path']}"]}
         if row["num_bytes"] == 0:
             return {"verdict": "empty", "decoder": DECODER, "issues": ["the file has 0 bytes"]}
         found = {"decoder": DECODER, "issues": []}

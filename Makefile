@@ -1,0 +1,47 @@
+# make demo   sets up what is needed and turns the built-in sample film into a pair manifest and a report
+# make test   sets up everything and passes the tests
+# Both need Python 3.11, git and make, and nothing else; a second call reuses what is there.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# uv installs in a fraction of pip's time; pip takes over where uv cannot reach the packages.
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(1) \
+	|| $(BIN)/python -m pip install --quiet -c constraints.txt $(1)
+
+.PHONY: demo test lint venv constraints clean benchmarks
+
+demo: .venv/.demo
+	$(BIN)/bernini sample-film demo/film
+	$(BIN)/bernini run video-pairs --input demo/film/videos --output demo/out
+
+test: .venv/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+
+venv: .venv/.test
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "this needs Python 3.11; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	@touch $@
+
+.venv/.demo: .venv/.made pyproject.toml constraints.txt
+	@echo "installing (about 50 packages, a minute)"
+	@$(call INSTALL,-e '.[ray,samples]')
+	@touch $@
+
+.venv/.test: .venv/.made pyproject.toml constraints.txt
+	@echo "installing everything (about 180 packages, 5 GB, one to four minutes)"
+	@$(call INSTALL,-e '.[ray,samples,openai,models,demo,test]')
+	@touch $@ .venv/.demo
+
+constraints: .venv/.test  # write the versions that are installed now
+	{ echo "# One set of versions seen to work together (Python 3.11). Written by 'make constraints'; no hosts."; \
+	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | grep -v ' @ ' | sed 's/^torch==/torch===/'; } > constraints.txt
+
+clean:
+	rm -rf .venv .venv-vllm demo

@@ -1,0 +1,101 @@
+"""The console command `bernini`. Each subcommand is imported only when it is called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pkgutil import resolve_name
+
+# command -> (function, one line of help, group)
+COMMANDS = {
+    "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
+    "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
+    "decide": ("pipelines.command:decide_again", "apply other thresholds to finished measures; no GPU, no media", "make"),
+    "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
+    "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
+    "head": ("manifests.inspect:head", "the first rows", "look"),
+    "stats": ("manifests.inspect:stats", "distribution of every measure", "look"),
+    "drops": ("manifests.inspect:drops", "why rows were dropped, with examples", "look"),
+    "why": ("manifests.why:why", "the whole story of one row", "look"),
+    "account": ("manifests.inspect:account", "accepted, rejected, failed, pending: item by item", "look"),
+    "validate": ("manifests.inspect:validate", "check a manifest's parts, keys and counts", "look"),
+    "report": ("manifests.report:report", "one HTML page: funnel, distributions, gallery of pairs", "look"),
+}
+GROUPS = {"make": "Make data", "look": "Look into manifests"}
+
+
+def usage() -> str:
+    lines = ["usage: bernini COMMAND ...", "",
+             "From raw videos to training pairs for instruction-driven video editing.", ""]
+    for group, title in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [f"  {name:<12} {text}" for name, (_, text, g) in COMMANDS.items() if g == group]
+        lines.append("")
+    return "\n".join([*lines, "Start here:", "  bernini run video-pairs --input VIDEOS --output OUT",
+                      "  bernini show OUT", "  bernini COMMAND --help   explains a command and its settings", ""])
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"error: no command {argv[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return call(argv[0], argv[1:])
+
+
+def call(name: str, argv: list[str]) -> int:
+    from manifests.errors import BerniniError
+
+    try:
+        function = resolve_name(COMMANDS[name][0])
+        if getattr(function, "takes_argv", False):
+            return function(argv)
+        import tyro
+
+        return tyro.cli(function, args=argv, prog=f"bernini {name}", description=function.__doc__) or 0
+    except BerniniError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        return _missing_package(error)
+    except OSError as error:
+        return _broken_storage(error)
+    except KeyboardInterrupt:
+        print("\nstopped; finished work is kept, the same command resumes", file=sys.stderr)
+        return 130
+
+
+EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai"}
+
+
+def _missing_package(error: ModuleNotFoundError) -> int:
+    extra = EXTRAS.get((error.name or "").split(".")[0])
+    if extra is None:
+        raise error
+    print(f"error: this needs the package {error.name}, which is not installed: pip install -e '.[{extra}]'",
+          file=sys.stderr)
+    return 2
+
+
+def _broken_storage(error: OSError) -> int:
+    advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota",
+              errno.EROFS: "name an output folder that can be written", errno.EFBIG: "the file-size limit is reached",
+              errno.EACCES: "name an output folder that can be written", errno.EPERM: "check the permissions",
+              errno.ENOTDIR: "a part of the path is a file", errno.EIO: "check the disk"}
+    if isinstance(error, BrokenPipeError):  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if error.errno not in advice:
+        raise error
+    where = f" ({error.filename})" if error.filename else ""
+    print(f"error: {os.strerror(error.errno)}{where}: {advice[error.errno]} and run the same command again; "
+          f"finished work is kept. [{error}]", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""`bernini run` and `bernini decide`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pkgutil import resolve_name
+
+import tyro
+
+from manifests.columns import FAILED
+from manifests.errors import ConfigError, ManifestError, RunStopped
+from manifests.inspect import clean
+from manifests.manifest import Manifest, find_manifests
+
+from .pairs import PIPELINES
+
+
+def run(argv: list[str]) -> int:
+    if not argv or argv[0].startswith("-"):
+        known = "\n".join(f"  {name:<14} {resolve_name(module).WHY}" for name, module in PIPELINES.items())
+        print(f"usage: bernini run RECIPE [--help] [settings]\n\nRecipes:\n{known}\n")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    if argv[0] not in PIPELINES:
+        raise ConfigError(f"no recipe {argv[0]!r}; known: {', '.join(PIPELINES)}")
+    recipe = resolve_name(PIPELINES[argv[0]])
+    arguments, with_report = _report_flag(argv[1:])
+    config = tyro.cli(recipe.Config, args=arguments, prog=f"bernini run {argv[0]}", description=recipe.__doc__)
+    started, done = time.monotonic(), []
+    try:
+        for name, manifest in recipe.run_steps(config):
+            done.append(manifest)
+    finally:
+        print_funnel(done)
+    pairs = next(m for m in done if m.stop.name == "pairs")
+    print(f"manifest  {pairs.path}\nsamples   {done[-1].path}")
+    if with_report:
+        from manifests.report import build_report
+
+        print(f"report    {build_report(pairs)}")
+    print(f"took      {time.monotonic() - started:.1f} s")
+    return 0
+
+
+run.takes_argv = True
+
+
+def _report_flag(argv: list[str]) -> tuple[list[str], bool]:
+    """`--no-report` belongs to the command, not to the recipe."""
+    return [a for a in argv if a not in ("--report", "--no-report")], "--no-report" not in argv
+
+
+def print_funnel(manifests: list[Manifest]) -> None:
+    """How many rows each stop had, how many it kept, and why the others went."""
+    for m in manifests:
+        print(f"{m.stop.name:<11}{m.num_rows:>9,} rows  {m.header['accepted']:>9,} accepted   ({m.stop.row})")
+        for reason, num in sorted(m.header["drops"].items(), key=lambda item: (-item[1], item[0])):
+            kind = "failed  " if reason.startswith(FAILED) else "rejected"
+            print(f"{'':<11}{num:>9,} {kind}  {clean(reason.removeprefix(FAILED))}")
+    sys.stdout.flush()
+
+
+def decide_again(
+    manifest: str, /, similarity_min: float | None = None, similarity_max: float | None = None,
+    max_pairs_per_video: int | None = None, human_balance: bool | None = None,
+    similarity_balance: float | None = None, output: str = "",
+) -> int:
+    """Decide again over finished measures: what would other thresholds keep?
+
+    Prints the funnel. Settings that are not given are those of the manifest's own run. To get
+    prompts for the pairs that come in new, give the same settings to `bernini run`: it finds
+    all measures finished.
+
+    Args:
+        manifest: a candidates or pairs manifest, or an output root with one candidates manifest.
+        similarity_min: lowest similarity.
+        similarity_max: highest similarity.
+        max_pairs_per_video: most pairs of one raw video.
+        human_balance: as many pairs with people as without.
+        similarity_balance: fullest similarity bin against the mean; 0 turns it off.
+        output: write the rows with their new drop_reason as a manifest into this folder.
+    """
+    from .decide import Decided, decide
+
+    below = [p for p in find_manifests(manifest) if "/candidates/" in p]
+    m = Manifest.open(below[0] if len(below) == 1 else manifest)
+    if m.stop.name not in ("candidates", "pairs"):
+        raise ManifestError(f"{m.path} is a {m.stop.name} table; deciding again works on candidates and pairs")
+    given = {"similarity_min": similarity_min, "similarity_max": similarity_max, "human_balance": human_balance,
+             "max_pairs_per_video": max_pairs_per_video, "similarity_balance": similarity_balance}
+    recipe = resolve_name(PIPELINES[m.header["name"]])
+    stored = {k: tuple(v) if isinstance(v, list) else v for k, v in m.header["config"].items()}
+    config = recipe.Config(**stored | {k: v for k, v in given.items() if v is not None})
+    decisions = decide(m, config.pair_rules(), config.policy())
+    print(f"{m.num_rows:>9,} rows, {int(decisions.accepted.sum()):,} accepted")
+    for code, reason in enumerate(decisions.reasons[1:], start=1):
+        print(f"{int((decisions.codes == code).sum()):>9,} dropped: {reason}")
+    if output:
+        from manifests.manifest import ManifestWriter
+        from manifests.provenance import plain
+
+        with ManifestWriter(output, m.stop, m.schema) as writer:
+            for batch in Decided(m, decisions).batches():
+                writer.append(batch)
+            header = {k: m.header[k] for k in ("name", "row", "versions", "owners")}
+            writer.commit(**header, parents=[m.path], config=plain(config), rules=plain(config.pair_rules()),
+                          policy=plain(config.policy()))
+        print(f"manifest  {output}")
+    if not decisions.accepted.any():
+        raise RunStopped("these settings accept no row")
+    return 0

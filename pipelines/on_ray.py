@@ -1,0 +1,184 @@
+"""Run stages on Ray: a pool of actors for each stage that needs hardware, blocks streaming through.
+
+Plain Ray actors, not Ray Data, for three measured reasons: a block keeps its identity, so a
+finished one is on disk at once and a lost worker is blamed on exactly the rows it held; the
+first row is done 5 s after the start instead of 10 s (Ray Data's import and its workers'); and
+a crash of one row costs that row, not the data set. The driver holds the ledger; a stage takes
+a new block only when the next one can follow (back-pressure).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from manifests.columns import NUM_ATTEMPTS, set_column
+from manifests.errors import ConfigError, RunStopped
+
+from .local import MAX_ATTEMPTS, build, put_aside, run_ops
+from .stage import Stage
+
+GROW_EVERY_S = 10.0  # how often a growing cluster is given more workers
+
+
+def connect() -> None:
+    """Join the cluster named by RAY_ADDRESS (as in a submitted job), or start one on this machine."""
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this machine alone
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
+                 **({} if address else {"include_dashboard": False}))
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster answers at RAY_ADDRESS={address}: {str(error).splitlines()[0]} Unset it "
+                          "to run on this machine, or start one with 'ray start --head'") from None
+
+
+@dataclass
+class _Item:
+    """One block on its way; `deaths` counts workers lost while they held only this row."""
+
+    rows: pa.Table
+    deaths: int = 0
+
+
+def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str) -> Iterator[tuple[list[str], pa.Table]]:
+    """Yields `(source keys, finished rows)` as blocks finish, in any order."""
+    connect()
+    groups = _groups(stages)
+    pools = [_Pool(group, share=1 / len(groups)) for group in groups]
+    source, more = blocks, True
+    try:
+        while True:
+            while more and len(pools[0].waiting) < pools[0].room:
+                block = next(source, None)
+                more = block is not None
+                if more:
+                    pools[0].waiting.append(_Item(block))
+            for pool, following in zip(pools, [*pools[1:], None], strict=True):
+                pool.submit(None if following is None else following.room - len(following.waiting))
+            running = [ref for pool in pools for ref in pool.running]
+            if not running:
+                return
+            ready, _ = ray.wait(running, num_returns=1, timeout=GROW_EVERY_S)
+            for ref in ready:
+                i = next(i for i, pool in enumerate(pools) if ref in pool.running)
+                for item in pools[i].collect(ref):
+                    if i + 1 < len(pools):
+                        pools[i + 1].waiting.append(_Item(item.rows))
+                    else:
+                        yield item.rows[key].to_pylist(), item.rows
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages that share a worker: one that needs hardware, then cheap ones and ones with equal needs."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        needs = (stage.num_cpus, stage.num_gpus, stage.workers)
+        if groups and (needs[:2] == (0, 0) or needs == (groups[-1][0].num_cpus, groups[-1][0].num_gpus,
+                                                        groups[-1][0].workers)):
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
+
+
+class _Pool:
+    """Actors of one group. Each holds one block at a time, so that a lost one is blamed exactly."""
+
+    def __init__(self, stages: list[Stage], *, share: float):
+        self.stages, self.lead, self._share = stages, stages[0], share
+        self.waiting: deque[_Item] = deque()
+        self.running: dict = {}   # ref -> (actor, item)
+        self._idle: list = []
+        self._num = 0
+        self._looked_s = -GROW_EVERY_S
+
+    @property
+    def room(self) -> int:
+        """Blocks that may wait: enough to keep every worker busy, no more."""
+        return (self.lead.workers or self._fits()) + 1
+
+    def submit(self, limit: int | None) -> None:
+        """Hand waiting blocks to idle workers, at most `limit` of them."""
+        self._grow()
+        limit = len(self.waiting) if limit is None else limit - len(self.running)
+        while self.waiting and self._idle and limit > 0:
+            actor, item = self._idle.pop(), self.waiting.popleft()
+            self.running[actor.run.remote(item.rows)] = (actor, item)
+            limit -= 1
+
+    def collect(self, ref) -> list[_Item]:
+        """The finished block, or nothing where the worker died and the block waits again."""
+        actor, item = self.running.pop(ref)
+        try:
+            rows = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
+            self._num -= 1
+            return self._lost(item, str(error).splitlines()[0])
+        except ray.exceptions.RayError as error:
+            raise RunStopped(f"Ray stopped: {str(error).splitlines()[0]} Finished work is kept; run again") from None
+        self._idle.append(actor)
+        if item.deaths:
+            rows = set_column(rows, NUM_ATTEMPTS, [item.deaths + 1] * rows.num_rows)
+        return [_Item(rows)]
+
+    def close(self) -> None:
+        for actor in [*self._idle, *(actor for actor, _ in self.running.values())]:
+            ray.kill(actor)
+
+    def _lost(self, item: _Item, how: str) -> list[_Item]:
+        if item.rows.num_rows > 1:  # which row was it? each is tried alone
+            self.waiting.extendleft(_Item(item.rows.slice(i, 1)) for i in range(item.rows.num_rows))
+            return []
+        item.deaths += 1
+        if item.deaths < MAX_ATTEMPTS:
+            self.waiting.append(item)
+            return []
+        return [_Item(put_aside(item.rows, self.stages, item.deaths, how))]
+
+    def _grow(self) -> None:
+        """Workers as asked for, else as many as the cluster bears now and the work needs."""
+        if self._num and time.monotonic() - self._looked_s < GROW_EVERY_S:
+            return
+        self._looked_s = time.monotonic()
+        wanted = self.lead.workers or min(self._fits(), max(1, len(self.waiting) + len(self.running)))
+        for _ in range(wanted - self._num):
+            worker = ray.remote(num_cpus=self.lead.num_cpus, num_gpus=self.lead.num_gpus)(_Worker)
+            self._idle.append(worker.remote(self.stages))
+            self._num += 1
+
+    def _fits(self) -> int:
+        have, lead = ray.cluster_resources(), self.lead
+        fits = [have.get(kind, 0) / need for kind, need in (("CPU", lead.num_cpus), ("GPU", lead.num_gpus)) if need]
+        if min(fits, default=1) < 1:  # one worker of every pool must find its place
+            raise ConfigError(f"{lead.name} needs {lead.num_cpus:g} CPUs and {lead.num_gpus:g} GPUs a worker; the "
+                              f"cluster has {have.get('CPU', 0):g} and {have.get('GPU', 0):g}")
+        return max(1, int(min(fits, default=1) * self._share))
+
+
+class _Worker:
+    """Lives on the worker; builds its ops (models) once, with the first block."""
+
+    def __init__(self, stages: list[Stage]):
+        self.stages, self.ops = stages, None
+
+    def run(self, rows: pa.Table) -> pa.Table:
+        self.ops = self.ops or [build(stage) for stage in self.stages]
+        return run_ops(self.ops, rows)

@@ -1,0 +1,58 @@
+"""Where the stops of a run lie, and what their headers say.
+
+A folder is named after what determines its rows: stop, recipe, stages with their arguments,
+settings and parents. Equal settings find their unfinished or finished work again; changed
+ones get a folder of their own, from the first stop that they touch.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from pkgutil import resolve_name
+
+from manifests import storage
+from manifests.ids import digest
+from manifests.manifest import Manifest
+from manifests.provenance import plain, versions
+from manifests.schema import SCHEMA_VERSION, STOPS
+
+from .run import Target
+from .stage import Stage
+
+
+class Place:
+    def __init__(self, root: str, name: str, config: object):
+        self.root, self.name, self.config = root, name, config
+
+    def target(self, stop: str, stages: Sequence[Stage], *, parents: Sequence[Manifest] = (),
+               sources: Sequence[str] = (), settings: object = None, rules: object = (),
+               policy: object = None, made_by: dict[str, dict] | None = None) -> Target:
+        """`made_by` names the owners of columns that no stage of this stop makes."""
+        identity = [SCHEMA_VERSION, stop, self.name, [s.fingerprint() for s in stages], plain(settings),
+                    list(sources), [posixpath.basename(p.path.rstrip("/")) for p in parents]]
+        folder = storage.join(self.root, stop, f"{self.name}-{digest(identity, length=8)}")
+        return Target(path=folder, stop=stop, header={
+            "name": self.name, "row": STOPS[stop].row, "parents": [_relative(p.path, folder) for p in parents],
+            "config": plain(self.config), "rules": plain(rules), "policy": plain(policy),
+            "owners": (made_by or {}) | owners(stages), "versions": versions(),
+        })
+
+
+def owners(stages: Sequence[Stage]) -> dict[str, dict]:
+    """For each column the op that owns it and the arguments it was built with."""
+    found = {}
+    for stage in stages:
+        _, adds, _ = stage.contract()
+        known = getattr(resolve_name(stage.op), "owners", lambda **_: {})(**stage.kwargs)
+        for column in adds:
+            found[column.name] = known.get(column.name) or {"op": stage.op, **plain(stage.kwargs)}
+        found |= known
+    return found
+
+
+def _relative(path: str, folder: str) -> str:
+    """Parents are named relative to the child, so that a whole output folder can be moved."""
+    if storage.is_uri(path) or storage.is_uri(folder):
+        return path
+    return posixpath.relpath(storage.resolve(path)[1], storage.resolve(folder)[1])

@@ -1,0 +1,107 @@
+"""A manifest as its reader meets it: written last, counted, versioned, streamable."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from manifests import manifest as module
+from manifests.errors import ManifestError
+from manifests.manifest import Manifest, ManifestWriter, find_manifests
+from manifests.schema import STOPS
+
+PAIRS = STOPS["pairs"]
+
+
+def rows(num: int, drop=lambda i: None) -> pa.Table:
+    return pa.Table.from_pylist([{"pair_id": f"p-{i:016x}", "video_id": f"v-{i // 10}", "drop_reason": drop(i),
+                                  "num_attempts": 1} for i in range(num)], PAIRS.schema)
+
+
+def write(path, table: pa.Table) -> Manifest:
+    with ManifestWriter(str(path), PAIRS, table.schema) as writer:
+        writer.append(table)
+        return writer.commit(name="test", parents=[], config={"a": 1}, versions={"python": "3"})
+
+
+def test_rows_come_back_with_their_types_docs_and_counts(tmp_path):
+    table = rows(10, lambda i: "too short" if i % 2 else None)
+    m = write(tmp_path / "m", table)
+    assert m.table().equals(table)
+    assert (m.num_rows, m.header["accepted"], m.header["drops"]) == (10, 5, {"too short": 5})
+    assert m.schema.field("source_start_s").metadata[b"unit"] == b"s"
+    assert m.header["columns"]["drop_reason"]["doc"].startswith("first rule broken")
+    assert m.table(["pair_id"], pc.field("drop_reason") == "too short").num_rows == 5
+
+
+def test_a_folder_without_header_is_not_trusted_and_says_so(tmp_path):
+    writer = ManifestWriter(str(tmp_path / "m"), PAIRS, PAIRS.schema)
+    writer.append(rows(3))
+    with pytest.raises(ManifestError, match="not a manifest, or its run has not finished"):
+        Manifest.open(str(tmp_path / "m"))
+
+
+def test_another_schema_version_is_refused_with_what_to_do(tmp_path):
+    m = write(tmp_path / "m", rows(1))
+    header = json.loads((tmp_path / "m" / "manifest.json").read_text()) | {"schema_version": 99}
+    (tmp_path / "m" / "manifest.json").write_text(json.dumps(header))
+    with pytest.raises(ManifestError, match="schema version 99, this code reads version 1: use the matching release"):
+        Manifest.open(m.path)
+
+
+def test_equal_rows_give_equal_bytes_however_they_arrive(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROWS_PER_GROUP", 7)
+    monkeypatch.setattr(module, "GROUPS_PER_PART", 2)
+    table = rows(40)
+    write(tmp_path / "whole", table)
+    with ManifestWriter(str(tmp_path / "pieces"), PAIRS, table.schema) as writer:
+        for start, size in ((0, 1), (1, 20), (21, 3), (24, 16)):
+            writer.append(table.slice(start, size))
+        pieces = writer.commit(name="test", parents=[], config={"a": 1}, versions={"python": "3"})
+    names = sorted(p.name for p in (tmp_path / "whole").iterdir())
+    assert names == ["manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes()
+    assert [b.num_rows for b in pieces.batches()] == [7, 7, 7, 7, 7, 5]
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda f: (f / "part-00000.parquet").unlink(), "part-00000.parquet is missing"),
+    (lambda f: (f / "part-00000.parquet").write_bytes(b"x"), "has 1 bytes"),
+    (lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text().replace('"rows": 4', '"rows": 5')),
+     "counts 5 rows"),
+])
+def test_validate_names_the_damage(tmp_path, damage, words):
+    m = write(tmp_path / "m", rows(4))
+    assert m.validate() == []
+    damage(tmp_path / "m")
+    problems = Manifest.open(m.path).validate()
+    assert len(problems) == 1 and words in problems[0]
+
+
+def test_validate_finds_repeated_and_missing_keys(tmp_path):
+    table = pa.concat_tables([rows(3), rows(1), PAIRS.schema.empty_table()])
+    assert "1 rows repeat a pair_id" in write(tmp_path / "m", table).validate()
+
+
+def test_an_unknown_column_lists_the_known_ones(tmp_path):
+    with pytest.raises(ManifestError, match="no column 'similarity'; it has pair_id, video_id"):
+        write(tmp_path / "m", rows(1)).table(["similarity"])
+
+
+def test_an_output_root_is_searched_for_its_manifests(tmp_path):
+    m = write(tmp_path / "pairs" / "video-pairs-01234567", rows(1))
+    assert find_manifests(str(tmp_path)) == [m.path]
+    with pytest.raises(ManifestError, match="name one of: .*video-pairs-01234567"):
+        Manifest.open(str(tmp_path))
+
+
+def test_a_broken_write_leaves_no_part_behind(tmp_path):
+    with pytest.raises(RuntimeError), ManifestWriter(str(tmp_path / "m"), PAIRS, PAIRS.schema) as writer:
+        for _ in range(module.GROUPS_PER_PART):
+            writer.append(rows(module.ROWS_PER_GROUP // 16))
+        raise RuntimeError
+    assert not list((tmp_path / "m").glob("*")) if (tmp_path / "m").exists() else True
