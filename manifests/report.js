@@ -4,7 +4,7 @@ for (const img of document.querySelectorAll("img[data-same]"))
   img.src = document.getElementById(img.dataset.same).src;
 
 const section = document.getElementById("gallery");
-const cards = [...section.querySelectorAll(".card")];
+const cards = [...section.querySelectorAll(".card, .rows tbody tr")];
 const found = document.getElementById("found");
 const find = document.getElementById("find");
 

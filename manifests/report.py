@@ -110,6 +110,7 @@ class _Page:
             policy=_policy(script), title=esc(f"{title} · {self.manifest.name}"), style=style, script=script,
             width=album.width_px, heading=esc(title), name=esc(self.manifest.name), row=esc(self.manifest.stop.row),
             figures=_figures(header), notice=_notice(album, self.chain), funnel=funnel(self.chain.manifests),
+            gallery_title="Gallery" if has_media(self.manifest) else "Rows",
             charts="".join(histogram(h) for h in self.charts), gallery=self._gallery(pictures),
             rejected=rejected(self.choice, pictures) or '<p class="empty">No row was dropped.</p>',
             columns=_columns(header), about=_about(self.manifest))
@@ -121,25 +122,27 @@ class _Page:
         if not rows:
             return '<p class="empty">No accepted row to show.</p>'
         if not has_media(self.manifest):
-            shown = video_table(rows, set(rows[0]))
+            shown = video_table(rows)
         else:
             shown = f'<div class="gallery">{"".join(card(row, self.manifest, pictures) for row in rows)}</div>'
         words = f"All {count(total)} accepted rows" if len(rows) == total else (
             f"{count(len(rows))} of {count(total)} accepted rows, evenly spread")
-        return f'<p class="lead">{words}.{_HOW_TO_READ if has_media(self.manifest) else ""}</p>{_tools(rows)}{shown}'
+        return f'<p class="lead">{words}.{_HOW_TO_READ if has_media(self.manifest) else ""}</p>{_tools(self.manifest, rows)}{shown}'
 
 
 _HOW_TO_READ = (" Each picture shows ten moments spread over its whole clip, four a second: "
                 "the white line is the place in the clip. Click to enlarge.")
 
+_PAUSE = '<button type="button" id="pause" aria-pressed="false">Pause</button>'
 
-def _tools(rows: list[dict]) -> str:
+
+def _tools(manifest: Manifest, rows: list[dict]) -> str:
     keys = (["similarity"] if "video_similarity" in rows[0] else []) + ["duration", "video"]
     buttons = "".join(f'<button type="button" data-sort="{k}" aria-pressed="false">{k}</button>' for k in keys)
     return ('<div class="tools"><label><span>Find</span><input type="search" id="find" autocomplete="off" '
             'placeholder="file, words of a prompt, id"></label>'
             f'<div class="sorts" role="group" aria-label="Sort by"><span>Sort by</span>{buttons}</div>'
-            '<button type="button" id="pause" aria-pressed="false">Pause</button>'
+            f'{_PAUSE if has_media(manifest) else ""}'
             '<p id="found" role="status"></p></div>')
 
 

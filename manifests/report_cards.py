@@ -131,7 +131,7 @@ def rejected(choice: Choice, pictures: Pictures) -> str:
     blocks = []
     for reason, num, rows in choice.rejected:
         cards = [card(row, choice.rejects, pictures) for row in rows] if has_media(choice.rejects) else []
-        shown = f'<div class="gallery small">{"".join(cards)}</div>' if cards else video_table(rows, set(rows[0]))
+        shown = f'<div class="gallery small">{"".join(cards)}</div>' if cards else video_table(rows)
         blocks.append(f'<details class="reason"><summary><b>{esc(reason, 200)}</b> <span class="muted">{number(num)}'
                       f" dropped, {len(rows)} shown</span></summary>{shown}</details>")
     if choice.num_reasons > len(choice.rejected):
@@ -143,18 +143,19 @@ def has_media(manifest: Manifest) -> bool:
     return manifest.stop.name != "videos"
 
 
-_VIDEO_COLUMNS = ("relative_path", "verdict", "width", "height", "fps", "decoded_s", "video_codec", "num_frames_decoded",
-                  "num_frames_corrupt", "drop_reason", "issues")
+_VIDEO_COLUMNS = ("relative_path", "verdict", "width", "height", "fps", "decoded_s", "video_codec",
+                  "num_frames_decoded", "num_frames_corrupt", "drop_reason", "issues")
 
 
-def video_table(rows: Iterable[dict], names: set[str]) -> str:
+def video_table(rows: Iterable[dict]) -> str:
     """Videos as a table: what the file is, the verdict on it, and what is wrong with it."""
-    shown = [n for n in _VIDEO_COLUMNS if n in names]
+    rows = list(rows)
+    shown = [n for n in _VIDEO_COLUMNS if any(row.get(n) not in (None, []) for row in rows)]
     head = "".join(f'<th scope="col">{esc(n)}</th>' for n in shown)
     lines = []
     for row in rows:
         cells = "".join(f'<td data-column="{n}">{_cell(row.get(n))}</td>' for n in shown)
-        lines.append(f'<tr class="card" data-video="{esc(row.get("relative_path"))}" '
+        lines.append(f'<tr data-video="{esc(row.get("relative_path"))}" '
                      f'data-duration="{row.get("decoded_s") or 0:.6g}">{cells}</tr>')
     return (f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>")

@@ -37,6 +37,7 @@ class Histogram:
     span: tuple[float, float] | None = None  # shown at least
     band: tuple[float, float] | None = None  # shaded: what the paper keeps
     is_count: bool = False
+    has_tails: bool = False                  # a few far values may lie beyond the axis, counted in words
 
 
 def histogram(h: Histogram) -> str:
@@ -47,7 +48,8 @@ def histogram(h: Histogram) -> str:
                 f'<p class="empty">No measured values of {esc(h.noun)}.</p></figure>')
     edges = _edges(h, np.concatenate([accepted, rejected]))
     counts, others = (np.histogram(a, edges)[0] for a in (accepted, rejected))
-    words = _in_words(h, accepted, len(rejected))
+    beyond = len(accepted) + len(rejected) - int(counts.sum() + others.sum())
+    words = _in_words(h, accepted, len(rejected)) + (f"; {count(beyond)} beyond the axis" if beyond else "")
     return (f'<figure class="chart"><h3>{esc(h.title)}</h3>{_drawing(h, edges, counts, others, words)}'
             f"<figcaption>{esc(words)}</figcaption></figure>")
 
@@ -65,9 +67,16 @@ def _in_words(h: Histogram, accepted: np.ndarray, num_rejected: int) -> str:
 
 def _edges(h: Histogram, values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
+    if h.has_tails:
+        near, far = np.quantile(values, (0.05, 0.95))
+        low, high = max(low, near - 1.5 * (far - near)), min(high, far + 1.5 * (far - near))
+        low, high = (low, high) if low < high else (float(values.min()), float(values.max()))
+    if low == high:  # one value: a bar in the middle of a little room
+        room = 5 if h.is_count else abs(low) / 4 or 1.0
+        low, high = low - room, high + room
     if h.span:
         low, high = min(low, h.span[0]), max(high, h.span[1])
-    step = h.step or _nice((high - low) / 24 or abs(high) / 10 or 1.0)
+    step = h.step or _nice((high - low) / 24)
     if (high - low) / step > 60:
         step = _nice((high - low) / 30)
     step = max(1.0, round(step)) if h.is_count else step
@@ -134,8 +143,8 @@ def _value_axis(edges: np.ndarray, x: np.ndarray, unit: str) -> list[str]:
     step = _nice((edges[-1] - edges[0]) / 6)
     lines = [f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>']
     for i in range(math.ceil(edges[0] / step - 1e-9), math.floor(edges[-1] / step + 1e-9) + 1):
-        place = float(np.interp(i * step, edges, x))
-        lines.append(f'<text x="{place:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{number(round(i * step, 9))}</text>')
+        place, label = float(np.interp(i * step, edges, x)), number(round(i * step, 9))
+        lines.append(f'<text x="{place:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{label}</text>')
     return [*lines, f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle" class="muted">'
                     f"{esc(unit)}</text>"]
 
@@ -172,6 +181,6 @@ def _reasons(drops: dict[str, int], rows: int) -> str:
         shown = [*shown, (f"{len(others)} more reasons", sum(n for _, n in others))]
     lines = [f'<tr><th scope="row">{esc(reason, 160)}</th><td class="num">{count(n)}</td>'
              f'<td class="num muted">{share(n, rows)}</td><td class="wide" aria-hidden="true">'
-             f'<i class="{"bad" if reason.startswith(FAILED) else "no"}" style="width:{100 * n / rows:.2f}%"></i></td></tr>'
-             for reason, n in shown]
+             f'<i class="{"bad" if reason.startswith(FAILED) else "no"}" style="width:{100 * n / rows:.2f}%"></i>'
+             "</td></tr>" for reason, n in shown]
     return f'<table class="reasons"><caption class="unseen">Drop reasons</caption>{"".join(lines)}</table>'

@@ -19,7 +19,8 @@ from .report_rows import PAIR_STOPS, column_numbers, drop_codes, token_numbers
 SIMILARITY_BAND = (0.65, 0.95)  # paper, section 3.1 (1)
 DURATION_BAND = (2.0, 10.0)     # paper, section 3.1 (2)
 MAX_CHARTS = 6
-FIRST = ("duration_s", "decoded_s", "sharpness", "motion", "num_prompt_tokens", "num_clips", "fps", "weight")
+FIRST = ("decoded_s", "duration_s", "num_prompt_tokens", "sharpness")
+LAST = ("fps", "width", "height", "num_frames", "num_frames_header", "num_frames_expected", "num_frames_decoded")
 NO_MEASURE = ("num_attempts", "clip_index", "num_siblings", "start_s", "end_s", "rotation_deg", "num_bytes")
 
 
@@ -34,7 +35,7 @@ def histograms(manifest: Manifest, rejects: Manifest | None) -> list[Histogram]:
             unit = doc_of(field)[1] or manifest.header.get("columns", {}).get(field.name, {}).get("unit", "")
             band = DURATION_BAND if (manifest.stop.name, field.name) == ("clips", "duration_s") else None
             charts.append(Histogram(field.name, unit or field.name, manifest.stop.name, *split, band=band,
-                                    is_count=pa.types.is_integer(field.type)))
+                                    has_tails=True, is_count=pa.types.is_integer(field.type)))
         if len(charts) == MAX_CHARTS:
             break
     return charts
@@ -73,7 +74,8 @@ def _split(manifest: Manifest, rejects: Manifest | None,
 def _measures(manifest: Manifest) -> list[pa.Field]:
     fields = {f.name: f for f in manifest.schema
               if (pa.types.is_floating(f.type) or pa.types.is_integer(f.type)) and f.name not in NO_MEASURE}
-    order = [n for n in FIRST if n in fields] + [n for n in fields if n not in FIRST]
+    order = [n for n in FIRST if n in fields] + [n for n in fields if n not in FIRST + LAST]
+    order += [n for n in LAST if n in fields]
     return [fields[n] for n in order]
 
 

@@ -25,8 +25,8 @@ def esc(value: object, limit: int = 2000) -> str:
 
 
 def count(number: int, noun: str = "", plural: str = "") -> str:
-    """`1,204 pairs`; the thin space keeps large numbers readable."""
-    figure = f"{number:,}".replace(",", "\u202f")
+    """`1280 pairs`, `20 480 pairs`: thin spaces from five digits on."""
+    figure = str(number) if abs(number) < 10_000 else f"{number:,}".replace(",", "\u202f")
     return figure if not noun else f"{figure} {noun if number == 1 else plural or noun + 's'}"
 
 
