@@ -127,7 +127,8 @@ class _Page:
             shown = f'<div class="gallery">{"".join(card(row, self.manifest, pictures) for row in rows)}</div>'
         words = f"All {count(total)} accepted rows" if len(rows) == total else (
             f"{count(len(rows))} of {count(total)} accepted rows, evenly spread")
-        return f'<p class="lead">{words}.{_HOW_TO_READ if has_media(self.manifest) else ""}</p>{_tools(self.manifest, rows)}{shown}'
+        how = _HOW_TO_READ if has_media(self.manifest) else ""
+        return f'<p class="lead">{words}.{how}</p>{_tools(self.manifest, rows)}{shown}'
 
 
 _HOW_TO_READ = (" Each picture shows ten moments spread over its whole clip, four a second: "
