@@ -176,7 +176,8 @@ class ManifestWriter:
             self._write_group(ROWS_PER_GROUP)
 
     def commit(self, **header: object) -> Manifest:
-        if self._num_waiting:
+        if self._num_waiting or not self._parts:  # an empty table still has a part: it holds the schema
+            self._waiting = self._waiting or [self.schema.empty_table()]
             self._write_group(self._num_waiting)
         self._close_part()
         full = {
