@@ -118,7 +118,7 @@ def _measures(row: dict, manifest: Manifest) -> str:
         lines += [f'<tr><th scope="row">{esc(n)}</th>' + "".join(f"<td>{_value(rest.get(side + n))}</td>"
                                                                 for side in _SIDES) + "</tr>" for n in sided]
     key = manifest.stop.key
-    return (f'<details class="more"><summary><span class="mono">{esc(row.get(key), 60)}</span></summary>'
+    return (f'<details class="more"><summary>all columns <span class="mono">{esc(row.get(key), 60)}</span></summary>'
             f"<table>{''.join(lines)}</table></details>")
 
 
