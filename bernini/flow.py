@@ -1,0 +1,69 @@
+"""Noise levels of flow matching: `x_sigma = (1 - sigma)·x + sigma·noise`, timestep `1000·sigma`.
+
+For the samplers, the planner's decoder and training. Two families exist in the release and
+both are needed to reproduce it: the UniPC table in float32 (spec 4.4) and a linear table whose
+values were rounded to bfloat16 (spec 3.4, 13.3), timesteps rounded on their own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`sigmas` has one entry more than `timesteps`: the last is where the last step ends."""
+
+    sigmas: Tensor
+    timesteps: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Moves noise levels towards 1: `s·u / (1 + (s - 1)·u)`, any float dtype."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def unipc_schedule(num_steps: int, shift: float) -> Schedule:
+    """Released table for UniPC: from 0.999 down, 0 at the end; timesteps cut to whole numbers."""
+    u = 1 - torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, num_steps + 1, dtype=torch.float64)
+    sigmas = shift_sigmas(u.flip(0)[:-1], shift)
+    timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).to(torch.int64)
+    return Schedule(torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps)
+
+
+def linear_sigmas(
+    num_steps: int, shift: float, *, sigma_min: float, sigma_max: float = 1.0,
+    extra_step: bool, dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
+    """Shifted linear table `[num_steps]`; with `extra_step` the end point is left out."""
+    count = num_steps + 1 if extra_step else num_steps
+    u = torch.linspace(sigma_max, sigma_min, count, dtype=dtype)
+    return shift_sigmas(u[:num_steps], shift)
+
+
+def linear_schedule(
+    num_steps: int, shift: float, *, sigma_min: float, extra_step: bool, dtype: torch.dtype = torch.bfloat16
+) -> Schedule:
+    """Linear table with 0 appended, as float32 numbers already rounded to `dtype`."""
+    sigmas = linear_sigmas(num_steps, shift, sigma_min=sigma_min, extra_step=extra_step, dtype=dtype)
+    timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float()
+    return Schedule(torch.cat([sigmas.float(), torch.zeros(1)]), timesteps)
+
+
+def euler_schedule(num_steps: int, shift: float) -> Schedule:
+    """Released table for Euler: the last of its steps already stands at sigma 0 and does nothing."""
+    return linear_schedule(num_steps, shift, sigma_min=0.0, extra_step=False)
+
+
+DECODER_SIGMA_MIN = 0.003 / 1.002
+
+
+def decoder_schedule(num_steps: int, shift: float = 2.0, dtype: torch.dtype = torch.bfloat16) -> Schedule:
+    """Table of the planner's ViT decoder (spec 3.4): 5 steps give 1, .890625, .75, .5703125, .3359375."""
+    return linear_schedule(num_steps, shift, sigma_min=DECODER_SIGMA_MIN, extra_step=True, dtype=dtype)

@@ -1,0 +1,260 @@
+"""Recorded numbers of the renderer: rotary factors, forwards, guidance, loops, one training step."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bernini.conditions import Sources
+from bernini.config import RendererConfig
+from bernini.flow import Schedule
+from bernini.generate.guidance import (
+    PLANNER_MODES, Branch, Omegas, Projection, StepState, guide, mode_named,
+)
+from bernini.generate.sample import Denoiser
+from bernini.generate.solver import solver_named
+from bernini.parity.records import FORWARD, LOOP, Record, Result, relative_rms
+from bernini.renderer.experts import Experts
+from bernini.renderer.rope import patch_grid, segment_rope
+from bernini.renderer.transformer import Renderer, SequenceInputs, patchify, unpatch
+
+
+def build(config: dict, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Renderer:
+    """A renderer of recorded sizes and weights."""
+    model = Renderer(RendererConfig.of(config))
+    model.load_state_dict(weights)
+    return model.to(dtype).eval()
+
+
+def rope(record: Record) -> Iterator[Result]:
+    for case in record.meta["cases"]:
+        grid = patch_grid(tuple(case["latent_thw"]))
+        ours = segment_rope(grid, float(case["source_id"]), case["head_dim"])
+        tensors = record.tensors
+        theirs = torch.complex(tensors[case["key"] + ".real"], tensors[case["key"] + ".imag"])
+        error = float((ours - theirs).abs().max())
+        yield Result(f"rope/{case['key']}", "factors", error, 1e-12)
+
+
+def _segment_latents(case: dict, tensors: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Source latents in order and the target, found by their shapes among the recorded inputs."""
+    found: list[Tensor] = []
+    names = iter([n for n in ("video", "image0", "image1", "image2") if f"in.{n}" in tensors])
+    remaining = list(names)
+    for segment in case["segments"]:
+        if segment["source_id"] == 0:
+            continue
+        shape = tuple(segment["latent_thw"])
+        kind = "video" if "video" in remaining and shape == tuple(tensors["in.video"].shape[2:]) else "image"
+        name = next(n for n in remaining if n.startswith(kind) and tuple(tensors[f"in.{n}"].shape[2:]) == shape)
+        remaining.remove(name)
+        found.append(tensors[f"in.{name}"])
+    return found, tensors["in.target"]
+
+
+def sequence(model: Renderer, latents: list[Tensor], ids: list[float], target: Tensor, text: Tensor) -> SequenceInputs:
+    """One packed sequence: sources, then the target."""
+    segments = [(tuple(x.shape[2:]), i) for x, i in zip(latents, ids, strict=True)]
+    empty = torch.zeros(0, model.config.inner_dim, dtype=model.dtype)
+    tokens = torch.cat([empty, *(model.embed(x) for x in latents)])
+    grid = (tuple(target.shape[2:]), 0.0)
+    return SequenceInputs(tokens, model.rope([*segments, grid]), model.embed_context(text))
+
+
+@torch.no_grad()
+def dit(record: Record) -> Iterator[Result]:
+    tensors, config, cases = record.tensors, record.meta["config"], record.meta["cases"]
+    model = build(config, record.weights("w."))
+    for name, case in cases.items():
+        if "segments" not in case:
+            continue
+        output = _forward(model, case, tensors)
+        yield record.result(name, "velocity", output[None], tensors[f"out.{name}"], FORWARD)
+        if f"out.{name}.spatial" in tensors:
+            yield from _spatial(record, name, output)
+        for variant in ("bf16", "bf16_all"):
+            if f"{variant}_relative_rms_error_to_float32" in case:
+                yield _half_precision(record, name, case, variant)
+    if "packed" in cases:
+        yield from _packed(record, model)
+    yield from _intermediate(record, model)
+
+
+def _forward(model: Renderer, case: dict, tensors: dict[str, Tensor]) -> Tensor:
+    latents, target = _segment_latents(case, tensors)
+    ids = [float(s["source_id"]) for s in case["segments"] if s["source_id"] != 0]
+    inputs = sequence(model, latents, ids, target, tensors[f"in.{case['text']}"])
+    return model([model.embed(target)], torch.tensor([case["timestep"]]), [inputs])[0]
+
+
+def _spatial(record: Record, name: str, output: Tensor) -> Iterator[Result]:
+    target = record.tensors["in.target"]
+    spatial = unpatch(output, tuple(target.shape[2:]))
+    yield record.result(name, "latent", spatial, record.tensors[f"out.{name}.spatial"], FORWARD)
+    stock = f"out.{name}.stock_diffusers"
+    if stock in record.tensors:
+        yield record.result(name, "diffusers", spatial, record.tensors[stock], FORWARD)
+
+
+def _half_precision(record: Record, name: str, case: dict, variant: str) -> Result:
+    model = build(record.meta["config"], record.weights("w."), torch.bfloat16)
+    if variant == "bf16":
+        model.keep_in_float32()
+    ours = _forward(model, case, record.tensors)[None]
+    error = relative_rms(ours, record.tensors[f"out.{name}"])
+    allowed = 1.5 * case[f"{variant}_relative_rms_error_to_float32"]
+    return Result(f"{record.name}/{name}", f"{variant}_rms", error, allowed)
+
+
+def _packed(record: Record, model: Renderer) -> Iterator[Result]:
+    """Sample a: video and target; sample b: the images with ids from 1 and target_b; one call."""
+    tensors = record.tensors
+    images = [tensors[k] for k in sorted(tensors) if k.startswith("in.image")]
+    parts = [
+        ("a", [tensors["in.video"]], tensors["in.target"]), ("b", images, tensors["in.target_b"]),
+    ]
+    sequences = [
+        sequence(model, latents, [float(i + 1) for i in range(len(latents))], target, tensors[f"in.text_{n}"])
+        for n, latents, target in parts
+    ]
+    times = torch.cat([tensors[f"in.timestep_{n}"] for n, _, _ in parts])
+    outputs = model([model.embed(target) for _, _, target in parts], times, sequences)
+    for (n, _, _), output in zip(parts, outputs, strict=True):
+        yield record.result("packed", n, output[None], tensors[f"out.packed.{n}"], FORWARD)
+
+
+def _intermediate(record: Record, model: Renderer) -> Iterator[Result]:
+    """Hidden states inside the network, for the case that has them."""
+    tensors = record.tensors
+    names = {k.split(".")[1] for k in tensors if k.startswith("mid.")}
+    for name in sorted(names & record.meta["cases"].keys()):
+        case, states = record.meta["cases"][name], []
+        hooks = [b.register_forward_hook(lambda *a: states.append(a[-1])) for b in model.blocks]
+        _forward(model, case, tensors)
+        for hook in hooks:
+            hook.remove()
+        for i, state in enumerate(states):
+            if f"mid.{name}.block{i}" in tensors:
+                yield record.result(name, f"block{i}", state[None], tensors[f"mid.{name}.block{i}"], FORWARD)
+        temb, six = model.condition_embedder.time(torch.tensor([case["timestep"]]), torch.float32)
+        yield record.result(name, "temb", temb, tensors[f"mid.{name}.temb"], FORWARD)
+        yield record.result(name, "modulation", six.flatten(1), tensors[f"mid.{name}.timestep_proj"], FORWARD)
+
+
+def experts(record: Record, boundary: float, count: int = 2) -> Experts:
+    """The recorded pair of experts."""
+    file, config = record.meta.get("weights_file"), record.meta["config"]["transformer"]
+    high = build(config, record.weights("w.transformer.", file))
+    low = build(config, record.weights("w.transformer_2.", file)) if count == 2 else None
+    return Experts(high, low, boundary)
+
+
+def _loop(record: Record, name: str, case: dict, denoiser: Denoiser, sources: Sources, contexts) -> Iterator[Result]:
+    """Runs one recorded loop and compares everything that was recorded of it."""
+    steps: list = []
+    denoiser.on_step = steps.append
+    noise = record.tensors[case["noise"]]
+    solver = solver_named(case.get("scheduler", "unipc"), case["num_inference_steps"], case["flow_shift"])
+    final = denoiser(noise, sources, contexts, solver)
+    yield from _table(record, name, case, solver.schedule)
+    yield record.exact(name, "experts", [s.expert for s in steps], case["expert_per_step"])
+    for quantity in ("velocity", "latents"):
+        ours = torch.cat([s.velocity if quantity == "velocity" else s.latent for s in steps])
+        yield record.result(name, quantity, ours, record.tensors[f"out.{name}.{quantity}"], LOOP)
+    yield record.result(name, "final", final, record.tensors[f"out.{name}.final"], LOOP)
+    most = case["forwards_per_step"] * case["num_inference_steps"]
+    yield Result(f"{record.name}/{name}", "forwards_over_reference", max(0, denoiser.num_forwards - most), 0)
+
+
+def _table(record: Record, name: str, case: dict, schedule: Schedule) -> Iterator[Result]:
+    yield record.exact(name, "timesteps", [float(t) for t in schedule.timesteps], case["timesteps"])
+    recorded = torch.tensor(case["sigmas"])
+    yield record.result(name, "sigmas", schedule.sigmas[: len(recorded)], recorded, 1e-6)
+
+
+def sampler_renderer(record: Record) -> Iterator[Result]:
+    tensors = record.tensors
+    contexts = {"negative": tensors["in.text_neg"], "prompt": tensors["in.text_pos"]}
+    for name, case in record.meta["cases"].items():
+        images = [n for n in (case["image"], *case["images"]) if n]
+        sources = Sources.of(
+            [tensors[f"in.{n}"] for n in case["videos"]], [tensors[f"in.{n}"] for n in images],
+            max_trained=record.meta["config"]["max_trained_source_id"], renumber_images=True, first_video_only=True,
+        )
+        denoiser = Denoiser(
+            experts(record, case["switch_boundary"], case["experts"]), mode_named(case["guidance_mode"], planner=False),
+            _omegas(case), case["omega_scale"],
+            Projection(eta=case["eta"], norm_threshold=tuple(case["norm_threshold"]), momentum=case["momentum"]),
+        )
+        yield from _loop(record, name, case, denoiser, sources, contexts)
+
+
+def _omegas(case: dict) -> Omegas:
+    return Omegas(**{k: case.get(f"omega_{k}", 0.0) for k in ("vid", "img", "txt", "tgt")})
+
+
+def sampler_full(record: Record) -> Iterator[Result]:
+    tensors = record.tensors
+    contexts = {
+        "negative": tensors["in.ctx_wotxt_wovit"], "prompt": tensors["in.ctx_wtxt_wovit"],
+        "plan": tensors["in.ctx_wtxt_wvit"],
+    }
+    for name, case in record.meta["cases"].items():
+        sources = Sources.of(*([tensors[f"in.{n}"] for n in case[kind]] for kind in ("videos", "images")))
+        yield record.exact(name, "source_ids", [i for _, i in sources.visible("all")], case["source_ids"])
+        denoiser = Denoiser(
+            experts(record, record.meta["config"]["switch_boundary"]),
+            mode_named(case["guidance_mode"], planner=True), _omegas(case), case["omega_scale"],
+        )
+        yield from _loop(record, name, case, denoiser, sources, contexts)
+
+
+RECORDED_BRANCHES = {
+    "base": Branch("none", "negative"), "V": Branch("video", "negative"), "A": Branch("all", "negative"),
+    "B": Branch("all", "prompt"), "D": Branch("all", "plan"),
+}
+
+
+def guidance(record: Record) -> Iterator[Result]:
+    tensors = record.tensors
+    thw = tuple(record.meta["config"]["latent_shape"][2:])
+    for name, case in record.meta["cases"].items():
+        scale = case["branch_scale"]
+        predictions = {b: unpatch(scale * tensors[f"in.{k}"][0], thw) for k, b in RECORDED_BRANCHES.items()}
+        state = StepState(tensors["in.x_t"], case.get("sigma", 1.0))
+        guided = guide(PLANNER_MODES[case["mode"]], Omegas(**case["omegas"]), predictions, state)
+        yield record.result(name, "guided", patchify(guided)[None], tensors[f"out.{name}"], FORWARD)
+
+
+def train_step(record: Record) -> Iterator[Result]:
+    """Loss and gradients of two packed samples: squared velocity error, mean a token, a sample, the batch."""
+    tensors, model = record.tensors, build(record.meta["config"], record.weights("w."))
+    targets, sequences, wanted, times = [], [], [], []
+    for sample in record.meta["samples"]:
+        number, ids = sample["sample"], [float(i) for i in sample["source_ids"][:-1]]
+        latents = [tensors[f"in.{number}.latent{i}"][None] for i in range(len(sample["latent_thw"]))]
+        noise = _unpack_noise(tensors[f"in.{number}.noise"], tuple(latents[-1].shape[2:]))
+        noisy = (1 - sample["sigma"]) * latents[-1] + sample["sigma"] * noise
+        sequences.append(sequence(model, latents[:-1], ids, noisy, tensors[f"in.{number}.text"]))
+        targets.append(model.embed(noisy))
+        wanted.append(patchify(noise - latents[-1]))
+        times.append(sample["timestep"])
+    outputs = model(targets, torch.tensor(times), sequences)
+    errors = [(o - w).square() for o, w in zip(outputs, wanted, strict=True)]
+    per_sample = torch.stack([e.mean() for e in errors])
+    per_sample.mean().backward()
+    for quantity, ours in (
+        ("squared_error", torch.cat(errors)), ("loss_per_sample", per_sample), ("loss", per_sample.mean()[None]),
+    ):
+        yield record.result("two_samples", quantity, ours, tensors[f"out.{quantity}"], FORWARD)
+    parameters = dict(model.named_parameters())
+    for key in sorted(k for k in tensors if k.startswith("grad.")):
+        yield record.result("two_samples", key, parameters[key.removeprefix("grad.")].grad, tensors[key], LOOP)
+    norm = torch.stack([p.grad.norm() for p in parameters.values()]).norm()
+    recorded = torch.tensor(record.meta["total_gradient_norm"])
+    yield record.result("two_samples", "total_gradient_norm", norm, recorded, LOOP)
+
+
+def _unpack_noise(noise: Tensor, thw: tuple[int, int, int]) -> Tensor:
+    """Recorded patches `[n, C, 1, 2, 2]` → latent."""
+    return unpatch(noise.permute(0, 2, 3, 4, 1).flatten(1), thw)
