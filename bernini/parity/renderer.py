@@ -39,13 +39,12 @@ def rope(record: Record) -> Iterator[Result]:
 def _segment_latents(case: dict, tensors: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
     """Source latents in order and the target, found by their shapes among the recorded inputs."""
     found: list[Tensor] = []
-    names = iter([n for n in ("video", "image0", "image1", "image2") if f"in.{n}" in tensors])
-    remaining = list(names)
+    remaining = sorted(k.removeprefix("in.") for k in tensors if k.startswith(("in.video", "in.image")))
     for segment in case["segments"]:
         if segment["source_id"] == 0:
             continue
         shape = tuple(segment["latent_thw"])
-        kind = "video" if "video" in remaining and shape == tuple(tensors["in.video"].shape[2:]) else "image"
+        kind = "image" if shape[0] == 1 else "video"
         name = next(n for n in remaining if n.startswith(kind) and tuple(tensors[f"in.{n}"].shape[2:]) == shape)
         remaining.remove(name)
         found.append(tensors[f"in.{name}"])
