@@ -67,3 +67,39 @@ DECODER_SIGMA_MIN = 0.003 / 1.002
 def decoder_schedule(num_steps: int, shift: float = 2.0, dtype: torch.dtype = torch.bfloat16) -> Schedule:
     """Table of the planner's ViT decoder (spec 3.4): 5 steps give 1, .890625, .75, .5703125, .3359375."""
     return linear_schedule(num_steps, shift, sigma_min=DECODER_SIGMA_MIN, extra_step=True, dtype=dtype)
+
+
+# Noise levels of renderer training (paper, equations 6 and 7; released recipe, spec 6).
+
+TRAINING_SHIFT = {"t2i": 3.0, "t2v": 3.0, "i2i": 4.0, "r2i": 4.0, "r2v": 4.0}  # all others: 5
+IMAGE_TASKS = ("t2i", "i2i", "r2i")
+
+
+def training_table(shift: float) -> Schedule:
+    """1000 noise levels from 1 down, rounded to bfloat16 as released, 0 appended."""
+    return linear_schedule(1000, shift, sigma_min=0.0, extra_step=True)
+
+
+def index_range(shift: float, lowest: float, highest: float) -> tuple[int, int]:
+    """First and last row of a training table for an expert's interval of sigmas.
+
+    By the nearest exact sigma: in the rounded table many rows lie equally near.
+    """
+    sigmas = linear_sigmas(1000, shift, sigma_min=0.0, extra_step=True, dtype=torch.float32)
+    return int((sigmas - highest).abs().argmin()), int((sigmas - lowest).abs().argmin())
+
+
+def draw_uniform(task: str, count: int, generator: torch.Generator) -> Tensor:
+    """`count` numbers in 0…1 from the task's density: logit-normal(0.5, 1) for images, mode(1.29) for video."""
+    if task in IMAGE_TASKS:
+        return torch.sigmoid(torch.randn(count, generator=generator, dtype=torch.float64) + 0.5)
+    r = torch.rand(count, generator=generator, dtype=torch.float64)
+    return 1 - r - 1.29 * (torch.cos(torch.pi / 2 * r).square() - 1 + r)
+
+
+def bell_weights(schedule: Schedule) -> Tensor:
+    """Bell-shaped weight of each row of a training table, mean 1; of the general flow-matching recipe."""
+    timesteps, count = schedule.timesteps, len(schedule)
+    bell = torch.exp(-2 * ((timesteps - count / 2) / count).square())
+    bell = bell - bell.min()
+    return bell * (count / bell.sum())

@@ -48,11 +48,13 @@ def latent_frames(num_frames: int) -> int:
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """`count` indices from 0 to `total - 1` at equal distance, halves to even (numpy's rule)."""
-    if count == 1:
-        return [0]
-    step = (total - 1) / (count - 1)
-    return [round(i * step) if i < count - 1 else total - 1 for i in range(count)]
+    """`count` indices from 0 to `total - 1` at equal distance, in float32 with halves to even.
+
+    torch's own linspace: it decides on which side of a half some frames fall.
+    """
+    import torch
+
+    return torch.linspace(0, total - 1, count).round().long().tolist()
 
 
 def renderer_frames(
