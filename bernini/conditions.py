@@ -5,7 +5,7 @@ or one reference image. Segment ids start at 1, the target is 0 (paper, section 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,10 @@ class Sources:
         frames = [f for image in images for f in image.split(1, dim=2)]
         items = [Source(v, "video") for v in videos] + [Source(f, "image") for f in frames]
         return cls(tuple(items), **rules)
+
+    def to(self, device: str) -> "Sources":
+        """The same with latents on a device."""
+        return replace(self, items=tuple(Source(s.latent.to(device), s.kind) for s in self.items))
 
     def visible(self, which: str) -> tuple[tuple[int, float], ...]:
         """`(index, id)` of the sources that a branch sees: none, video, images or all.

@@ -39,7 +39,6 @@ class Denoiser:
     projection: Projection = field(default_factory=Projection)
     pack: bool | None = None  # None: pack the branches of a step when they are short
     on_step: Callable[[StepDone], None] | None = None
-    on_expert: Callable[[str], None] | None = None
     num_forwards: int = 0
 
     def __call__(
@@ -52,6 +51,7 @@ class Denoiser:
             name = self.experts.name_for(float(timestep))
             if name != expert:
                 omegas = self.omegas.scaled(self.omega_scale) if name == "low" else omegas
+                clip = None  # lets the expert before go, which may have to make room
                 clip, expert = self._clip(name, sources, contexts, tuple(noise.shape[2:])), name
             state = StepState(latent, float(solver.schedule.sigmas[index]), self.projection, running)
             velocity = self._velocity(clip, timestep, omegas, state)
@@ -61,8 +61,6 @@ class Denoiser:
         return latent
 
     def _clip(self, name: str, sources: Sources, contexts: Mapping[str, Tensor], latent_thw) -> Clip:
-        if self.on_expert is not None:
-            self.on_expert(name)
         return Clip(self.experts[name], sources, contexts, latent_thw, pack=self.pack)
 
     def _velocity(self, clip: Clip, timestep: Tensor, omegas: Omegas, state: StepState) -> Tensor:

@@ -5,7 +5,7 @@ model has one expert for all. `Clip` keeps what does not change over the denoisi
 tokens, rotary factors, contexts and their keys and values, once for each expert and branch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +117,3 @@ class Clip:
             context = self.renderer.embed_context(self.contexts[name])
             self._context[name] = context, self.renderer.keys_values(context)
         return self._context[name]
-
-
-OnStep = Callable[[int, int], None]
