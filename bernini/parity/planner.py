@@ -88,6 +88,7 @@ def mllm_config(sizes: dict):
             vocab_size=sizes["vocab_size"], hidden_size=sizes["hidden_size"], num_hidden_layers=sizes["layers"],
             num_attention_heads=sizes["heads"], num_key_value_heads=sizes["kv_heads"],
             intermediate_size=sizes["intermediate"], rms_norm_eps=sizes["rms_norm_eps"],
+            bos_token_id=None, eos_token_id=None,
             rope_parameters=dict(
                 rope_type="default", rope_theta=sizes["rope_theta"], mrope_section=sizes["mrope_section"]
             ),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Record:
     name: str
     folder: Path
     meta: dict
-    files: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    attention: str = "sdpa"
 
     @classmethod
     def read(cls, path: Path) -> "Record":

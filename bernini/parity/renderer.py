@@ -1,6 +1,7 @@
 """Recorded numbers of the renderer: rotary factors, forwards, guidance, loops, one training step."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from bernini.renderer.rope import patch_grid, segment_rope
 from bernini.renderer.transformer import Renderer, SequenceInputs, patchify, unpatch
 
 
-def build(config: dict, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Renderer:
+def build(record: Record, config: dict, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Renderer:
     """A renderer of recorded sizes and weights."""
-    model = Renderer(RendererConfig.of(config))
+    model = Renderer(RendererConfig.of(config), record.attention)
     model.load_state_dict(weights)
     return model.to(dtype).eval()
 
@@ -63,7 +64,7 @@ def sequence(model: Renderer, latents: list[Tensor], ids: list[float], target: T
 @torch.no_grad()
 def dit(record: Record) -> Iterator[Result]:
     tensors, config, cases = record.tensors, record.meta["config"], record.meta["cases"]
-    model = build(config, record.weights("w."))
+    model = build(record, config, record.weights("w."))
     for name, case in cases.items():
         if "segments" not in case:
             continue
@@ -96,7 +97,7 @@ def _spatial(record: Record, name: str, output: Tensor) -> Iterator[Result]:
 
 
 def _half_precision(record: Record, name: str, case: dict, variant: str) -> Result:
-    model = build(record.meta["config"], record.weights("w."), torch.bfloat16)
+    model = build(record, record.meta["config"], record.weights("w."), torch.bfloat16)
     if variant == "bf16":
         model.keep_in_float32()
     ours = _forward(model, case, record.tensors)[None]
@@ -143,8 +144,8 @@ def _intermediate(record: Record, model: Renderer) -> Iterator[Result]:
 def experts(record: Record, boundary: float, count: int = 2) -> Experts:
     """The recorded pair of experts."""
     file, config = record.meta.get("weights_file"), record.meta["config"]["transformer"]
-    high = build(config, record.weights("w.transformer.", file))
-    low = build(config, record.weights("w.transformer_2.", file)) if count == 2 else None
+    high = build(record, config, record.weights("w.transformer.", file))
+    low = build(record, config, record.weights("w.transformer_2.", file)) if count == 2 else None
     return Experts(high, low, boundary)
 
 
@@ -221,13 +222,18 @@ def guidance(record: Record) -> Iterator[Result]:
         scale = case["branch_scale"]
         predictions = {b: unpatch(scale * tensors[f"in.{k}"][0], thw) for k, b in RECORDED_BRANCHES.items()}
         state = StepState(tensors["in.x_t"], case.get("sigma", 1.0))
-        guided = guide(PLANNER_MODES[case["mode"]], Omegas(**case["omegas"]), predictions, state)
+        mode = PLANNER_MODES[case["mode"]]
+        if mode.projection is not None:
+            limits = (case["norm_threshold"],)
+            projection = Projection(eta=case["eta"], norm_threshold=limits, momentum=case["momentum"])
+            mode = replace(mode, projection=projection)
+        guided = guide(mode, Omegas(**case["omegas"]), predictions, state)
         yield record.result(name, "guided", patchify(guided)[None], tensors[f"out.{name}"], FORWARD)
 
 
 def train_step(record: Record) -> Iterator[Result]:
     """Loss and gradients of two packed samples: squared velocity error, mean a token, a sample, the batch."""
-    tensors, model = record.tensors, build(record.meta["config"], record.weights("w."))
+    tensors, model = record.tensors, build(record, record.meta["config"], record.weights("w."))
     targets, sequences, wanted, times = [], [], [], []
     for sample in record.meta["samples"]:
         number, ids = sample["sample"], [float(i) for i in sample["source_ids"][:-1]]

@@ -75,12 +75,16 @@ def chat_layout(record: Record) -> Iterator[Result]:
     """One token a character, special tokens whole, as recorded."""
     prompt, negative = record.meta["prompt"], record.meta["negative_prompt"]
     for case in record.meta["cases"]:
+        counts: dict[str, list[int]] = {}  # tokens of the recorded visuals, by role and kind
+        for what, value in case["runs"]:
+            counts.setdefault(what, []).append(value)
         bare = case["branch"] != "cond"
         sources = [] if bare else [
-            _visual("video", "source", 6 + 2 * i) for i in range(case["videos"])
-        ] + [_visual("image", "source", 4 + i) for i in range(case["images"])]
+            _visual(kind, "source", counts[f"source {kind}"][i])
+            for kind, many in (("video", case["videos"]), ("image", case["images"])) for i in range(many)
+        ]
         kind = "image" if case["num_frames"] == 1 else "video"
-        target = _visual(kind, "target", 8 if kind == "video" else 4 + case["images"])
+        target = _visual(kind, "target", counts[f"target {kind}"][0])
         text = {"uncond": negative, "uncond_without_negative": ""}.get(case["branch"], prompt)
         layout = runs(case["task"], text, sources, target)
         name = f"{case['task']}.{case['branch']}"

@@ -23,9 +23,13 @@ CHECKS = {
 }
 
 
-def verify(folder: Path) -> Iterator[Result]:
-    """Results as they come; a record of an unknown name is an error, none is passed over in silence."""
+def verify(folder: Path, attention: str = "sdpa") -> Iterator[Result]:
+    """Results as they come; a record of an unknown name is an error, none is passed over in silence.
+
+    `attention` is the renderer's kernel: a name of the table, or `module:function` of a new one.
+    """
     for record in read_folder(folder):
+        record.attention = attention
         if record.name not in CHECKS:
             raise ParityError(f"{record.name}.json has no check; known: {', '.join(CHECKS)}")
         yield from checked(record, resolve_name(CHECKS[record.name]))

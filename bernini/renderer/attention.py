@@ -6,6 +6,7 @@ result `[Nq, H, d]`. To add a kernel: one function and one line in `KERNELS`.
 """
 
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 import torch
 import torch.nn.functional as F
@@ -71,9 +72,14 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
 
 
 def kernel(name: str) -> Callable[..., Tensor]:
-    """The function behind `name`; "auto" takes torch's variable-length kernel on a GPU that has it."""
+    """The function behind `name`: of the table, "auto", or `module:function` for one that is not in it."""
     if name == "auto":
         return auto
+    if ":" in name:
+        try:
+            return resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise CaseError(f"attention kernel {name!r} cannot be imported: {error}") from None
     if name not in KERNELS:
         raise CaseError(f"unknown attention kernel {name!r}; known: auto, {', '.join(KERNELS)}")
     return KERNELS[name]
