@@ -16,7 +16,7 @@ def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     if frames.shape[1:3] == (height, width):
         return frames
     pictures = [Image.fromarray(f).resize((width, height), Image.Resampling.BICUBIC) for f in frames]
-    return np.stack([np.asarray(p) for p in pictures])
+    return np.stack([np.array(p) for p in pictures])
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:

@@ -108,7 +108,7 @@ def read_batch(path: str | Path) -> list[Case]:
     if not items:
         raise CaseError(f"{path} holds no case")
     cases = [parse_case(item, f"{path}, case {i}", path.parent) for i, item in enumerate(items, 1)]
-    return [c if "output" in item else _numbered(c, i) for i, (c, item) in enumerate(zip(cases, items, strict=True))]
+    return [c if "output" in item else _numbered(c, i) for i, (c, item) in enumerate(zip(cases, items, strict=True), 1)]
 
 
 def _numbered(case: Case, index: int) -> Case:

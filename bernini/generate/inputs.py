@@ -39,7 +39,7 @@ class Inputs:
 def read_inputs(case: Case, settings: Settings, *, planner: bool) -> Inputs:
     """Reads and samples the files of a case."""
     videos = [read_video(path) for path in case.videos]
-    pictures = [np.asarray(read_image(path))[None] for path in case.references]
+    pictures = [np.array(read_image(path))[None] for path in case.references]
     min_size = 240 if planner else 1
     shown = tuple(_fit(_sample(v, settings, planner), settings, min_size) for v in videos)
     images = tuple(_fit(p, settings, min_size) for p in pictures)

@@ -1,0 +1,91 @@
+"""The recorded numbers of the reference through our code, and that the check can fail."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from bernini import model_command
+from bernini.parity.records import Record
+from bernini.parity.verify import CHECKS, checked
+from pkgutil import resolve_name
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_recorded_quantity_is_within_its_tolerance(golden, name):
+    results = list(checked(Record.read(golden / f"{name}.json"), resolve_name(CHECKS[name])))
+    assert results
+    assert [str(r) for r in results if not r.ok] == []
+
+
+def copy(golden, tmp_path, *names):
+    for name in names:
+        for suffix in (".json", ".safetensors"):
+            if (golden / (name + suffix)).exists():
+                shutil.copy(golden / (name + suffix), tmp_path)
+                (tmp_path / (name + suffix)).chmod(0o644)
+
+
+def test_command_prints_one_line_a_quantity_and_returns_0(golden, tmp_path, capsys):
+    copy(golden, tmp_path, "guidance_full", "attention_mask")
+    assert model_command.main(["verify", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert all(len(line.split()) == 5 and line.endswith(" ok") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "name, tensor, scale",
+    [("guidance_full", "out.rv2v_wapg", 1e-4), ("rope", "d24.g1x4x4.s5.real", 1e-9), ("dit_tiny", "out.video", 1e-4)],
+)
+def test_a_small_change_of_a_recorded_tensor_is_found(golden, tmp_path, capsys, name, tensor, scale):
+    copy(golden, tmp_path, name)
+    tensors = load_file(tmp_path / f"{name}.safetensors")
+    tensors[tensor] = tensors[tensor] + scale * tensors[tensor].abs().max()
+    save_file(tensors, tmp_path / f"{name}.safetensors")
+    assert model_command.main(["verify", str(tmp_path), "--failures-only"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_changed_table_entry_is_found(golden, tmp_path, capsys):
+    copy(golden, tmp_path, "tables")
+    table = json.loads((tmp_path / "tables.json").read_text())
+    table["resize"]["rows"][3][4] += 16
+    (tmp_path / "tables.json").write_text(json.dumps(table))
+    assert model_command.main(["verify", str(tmp_path), "--failures-only"]) == 1
+    assert "resize" in capsys.readouterr().out
+
+
+def test_a_wrong_attention_kernel_is_found(golden, tmp_path, capsys):
+    copy(golden, tmp_path, "dit_tiny")
+    kernel = "tests.bernini.test_parity:forgetful"
+    assert model_command.main(["verify", str(tmp_path), "--attention", kernel, "--failures-only"]) == 1
+    assert "dit_tiny/packed" in capsys.readouterr().out
+
+
+def forgetful(q, k, v, q_lengths, k_lengths):
+    """A kernel with the usual mistake: sequences of a pack see each other."""
+    from bernini.renderer.attention import sdpa
+
+    return sdpa(q, k, v, [sum(q_lengths)], [sum(k_lengths)])
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (lambda p: None, "holds no .json record"),
+        (lambda p: (p / "x.json").write_text("{"), "cannot be read as JSON"),
+        (lambda p: (p / "x.json").write_text('{"name": "novel"}'), "has no check"),
+        (lambda p: (p / "rope.json").write_text('{"name": "rope", "cases": []}'), None),
+        (lambda p: (p / "rope.json").write_text('{"name": "rope"}'), "lacks 'cases'"),
+    ],
+)
+def test_unusable_folders_are_one_line(tmp_path, capsys, prepare, message):
+    prepare(tmp_path)
+    code = model_command.main(["verify", str(tmp_path)])
+    error = capsys.readouterr().err
+    if message is None:
+        assert code == 0
+    else:
+        assert code == 2 and message in error and error.count("\n") == 1
