@@ -13,7 +13,9 @@ from torch import Tensor
 MAX_TRAINED_SOURCE_ID = 5
 
 
-def source_ids(count: int, *, max_trained: int = MAX_TRAINED_SOURCE_ID, interpolate: bool = True) -> list[float]:
+def source_ids(
+    count: int, *, max_trained: int = MAX_TRAINED_SOURCE_ID, interpolate: bool = True
+) -> list[float]:
     """Ids 1, 2, … of `count` sources; beyond `max_trained` they are spread evenly over the trained range."""
     if count > max_trained and interpolate:
         return torch.linspace(1, max_trained, count).tolist()

@@ -39,7 +39,9 @@ class RendererConfig:
     def of(cls, values: dict) -> "RendererConfig":
         """From a diffusers config; variants that the renderer does not have are refused."""
         if values.get("image_dim") or values.get("added_kv_proj_dim"):
-            raise CheckpointError("this transformer has an image embedder (Wan I2V); Bernini uses the T2V form")
+            raise CheckpointError(
+                "this transformer has an image embedder (Wan I2V); Bernini uses the T2V form"
+            )
         if values.get("qk_norm", cls.qk_norm) != cls.qk_norm or not values.get("cross_attn_norm", True):
             raise CheckpointError("this transformer has other norms than Wan T2V; cannot be loaded")
         return _known(cls, values)

@@ -54,16 +54,24 @@ def _to_diffusers(model: ModelFolder, output: Path, dtype: torch.dtype | None) -
         _json(output / folder / "config.json", part.config)
         save_sharded(_named(part.entries, "", None), output / folder, stem)
     shutil.copytree(model.tokenizer, output / "tokenizer")
-    _json(output / "config.json", {
-        "model_type": "bernini_renderer", "switch_dit_boundary": model.boundary, "use_src_id_rotary_emb": True,
-        "skip_transformer_2": "low" not in model.parts, "max_sequence_length": 512,
-    })
+    _json(
+        output / "config.json",
+        {
+            "model_type": "bernini_renderer",
+            "switch_dit_boundary": model.boundary,
+            "use_src_id_rotary_emb": True,
+            "skip_transformer_2": "low" not in model.parts,
+            "max_sequence_length": 512,
+        },
+    )
 
 
 def _to_experts(model: ModelFolder, output: Path, dtype: torch.dtype | None) -> None:
     for name, folder in EXPERTS:
         entries = model.part(name).entries
-        save_sharded(_named(entries, f"ema.diff_dec.{folder}.", dtype), output / f"bernini_renderer_{name}", "model")
+        save_sharded(
+            _named(entries, f"ema.diff_dec.{folder}.", dtype), output / f"bernini_renderer_{name}", "model"
+        )
     _json(output / "config.json", {"model_type": "bernini_renderer", "switch_dit_boundary": model.boundary})
 
 
@@ -77,7 +85,10 @@ def _to_full(model: ModelFolder, giver: ModelFolder, output: Path, dtype: torch.
     for name, folder in EXPERTS:
         _json(output / f"{folder}_config.json", model.part(name).config)
     _json(output / "config.json", {**giver.config, "switch_dit_boundary": model.boundary})
-    for name, folder, stem in (("text", "t5_text_encoder", "model"), ("vae", "vae", "diffusion_pytorch_model")):
+    for name, folder, stem in (
+        ("text", "t5_text_encoder", "model"),
+        ("vae", "vae", "diffusion_pytorch_model"),
+    ):
         _json(output / folder / "config.json", model.part(name).config)
         save_sharded(_named(model.part(name).entries, "", None), output / folder, stem)
     shutil.copytree(giver.processor, output / "mllm", ignore=shutil.ignore_patterns("*.safetensors"))

@@ -38,8 +38,13 @@ def unipc_schedule(num_steps: int, shift: float) -> Schedule:
 
 
 def linear_sigmas(
-    num_steps: int, shift: float, *, sigma_min: float, sigma_max: float = 1.0,
-    extra_step: bool, dtype: torch.dtype = torch.bfloat16,
+    num_steps: int,
+    shift: float,
+    *,
+    sigma_min: float,
+    sigma_max: float = 1.0,
+    extra_step: bool,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
     """Shifted linear table `[num_steps]`; with `extra_step` the end point is left out."""
     count = num_steps + 1 if extra_step else num_steps

@@ -17,7 +17,9 @@ GIB = 1024**3
 PRECISIONS = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.02}  # bytes a weight; fp8 has a scale a row
 OFFLOADS = ("none", "sequential")
 STATE_COPIES = 14  # hidden-sized tensors alive in a block: states, q, k, v, their turned forms, feed-forward
-VAE_BYTES_PER_PIXEL = 4 * 96 * 3  # float32, the widest layer at full resolution, three of them, a frame window of 4
+VAE_BYTES_PER_PIXEL = (
+    4 * 96 * 3
+)  # float32, the widest layer at full resolution, three of them, a frame window of 4
 TILE_PIXELS = 256 * 256
 
 
@@ -42,7 +44,11 @@ class MemorySettings:
         auto = "fp32" if device == "cpu" else "bf16"
         precision = auto if self.precision == "auto" else self.precision
         return MemorySettings(
-            device=device, precision=precision, offload=self.offload, vae_tiling=self.vae_tiling, force=self.force
+            device=device,
+            precision=precision,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
+            force=self.force,
         )
 
 
@@ -66,7 +72,9 @@ class Estimate:
         return f"memory: weights {parts}; work at most {_size(max(self.activations.values()))}; peak {_size(self.peak)}"
 
 
-def estimate(model: ModelFolder, memory: MemorySettings, size: OutputSize, source_tokens: int = 0) -> Estimate:
+def estimate(
+    model: ModelFolder, memory: MemorySettings, size: OutputSize, source_tokens: int = 0
+) -> Estimate:
     """For one generation of `size` whose sources have `source_tokens` tokens in the renderer."""
     per_weight = PRECISIONS[memory.precision]
     bytes_of = {"vae": 4.0, "text": min(per_weight, 4.0) if memory.precision != "fp8" else 2.0}
@@ -87,18 +95,25 @@ def available(device: str) -> float:
         return float(torch.cuda.mem_get_info(device)[0])
     with open("/proc/meminfo") as info:
         fields = dict(line.split(":") for line in info)
-    return float(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else float(os.sysconf(
-        "SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return (
+        float(fields["MemAvailable"].split()[0]) * 1024
+        if "MemAvailable" in fields
+        else float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    )
 
 
-def check_fits(model: ModelFolder, memory: MemorySettings, size: OutputSize, source_tokens: int, free: float) -> Estimate:
+def check_fits(
+    model: ModelFolder, memory: MemorySettings, size: OutputSize, source_tokens: int, free: float
+) -> Estimate:
     """The estimate; `MemoryRefused` with the smallest change that would fit when it does not."""
     now = estimate(model, memory, size, source_tokens)
     if now.peak <= free or memory.force:
         return now
     for flags, change in _lighter(memory):
         if estimate(model, change, size, source_tokens).peak <= free:
-            raise MemoryRefused(f"needs {_size(now.peak)}, {_size(free)} free on {memory.device}; {flags} would fit")
+            raise MemoryRefused(
+                f"needs {_size(now.peak)}, {_size(free)} free on {memory.device}; {flags} would fit"
+            )
     raise MemoryRefused(
         f"needs {_size(now.peak)}, {_size(free)} free on {memory.device}; no option fits, "
         "take a smaller --max-image-size or --num-frames (or --force)"
@@ -113,10 +128,14 @@ def _lighter(memory: MemorySettings):
         ("--vae-tiling", dict(vae_tiling=True)),
         ("--offload sequential", dict(offload="sequential")),
         ("--offload sequential --vae-tiling", dict(offload="sequential", vae_tiling=True)),
-        ("--precision bf16 --offload sequential --vae-tiling",
-         dict(precision="bf16", offload="sequential", vae_tiling=True)),
-        ("--precision fp8 --offload sequential --vae-tiling",
-         dict(precision="fp8", offload="sequential", vae_tiling=True)),
+        (
+            "--precision bf16 --offload sequential --vae-tiling",
+            dict(precision="bf16", offload="sequential", vae_tiling=True),
+        ),
+        (
+            "--precision fp8 --offload sequential --vae-tiling",
+            dict(precision="fp8", offload="sequential", vae_tiling=True),
+        ),
     )
     for flags, change in steps:
         lighter = replace(memory, **change)

@@ -21,15 +21,23 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--base", help="diffusers folder beside a folder with the two experts only")
     verify = verbs.add_parser("verify", help="recorded numbers through our code; exit 1 when one is out")
     verify.add_argument("folder", help="folder with NAME.json and NAME.safetensors records")
-    verify.add_argument("--attention", default="sdpa", help="kernel of the renderer, or module:function of a new one")
+    verify.add_argument(
+        "--attention", default="sdpa", help="kernel of the renderer, or module:function of a new one"
+    )
     verify.add_argument("--failures-only", action="store_true", help="print only what is out of tolerance")
     convert = verbs.add_parser("convert", help="write a model in another layout")
     convert.add_argument("folder")
     convert.add_argument("output")
-    convert.add_argument("--to", required=True, choices=("diffusers", "experts", "full"), help="layout to write")
+    convert.add_argument(
+        "--to", required=True, choices=("diffusers", "experts", "full"), help="layout to write"
+    )
     convert.add_argument("--base", help="diffusers folder beside a folder with the two experts only")
-    convert.add_argument("--planner", help="full model whose planner a renderer is joined with (for --to full)")
-    convert.add_argument("--dtype", choices=("keep", "bf16", "fp32"), default="keep", help="of experts and planner")
+    convert.add_argument(
+        "--planner", help="full model whose planner a renderer is joined with (for --to full)"
+    )
+    convert.add_argument(
+        "--dtype", choices=("keep", "bf16", "fp32"), default="keep", help="of experts and planner"
+    )
     return p
 
 

@@ -23,8 +23,13 @@ class TextEncoder:
     def __call__(self, text: str) -> Tensor:
         """Features of the valid tokens `[rows, text_dim]` on the CPU, padding cut off."""
         encoded = self.tokenizer(
-            [text], padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt",
-            add_special_tokens=True, return_attention_mask=True,
+            [text],
+            padding="max_length",
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+            add_special_tokens=True,
+            return_attention_mask=True,
         ).to(self.model.device)
         out = self.model(encoded.input_ids, encoded.attention_mask).last_hidden_state[0]
         return out[: int(encoded.attention_mask.sum())].cpu()

@@ -20,7 +20,14 @@ TEXT_DIM = 32
 RENDERER = RendererConfig(
     num_attention_heads=2, attention_head_dim=24, text_dim=TEXT_DIM, freq_dim=32, ffn_dim=64, num_layers=2
 )
-SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+SPECIAL = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 
 
 def write_tiny(folder: str | Path, layout: str = "full", seed: int = 0) -> Path:
@@ -48,17 +55,31 @@ def tiny_mllm_config():
     ids = {name: 256 + i for i, name in enumerate(SPECIAL)}
     return Qwen2_5_VLConfig(
         text_config=dict(
-            vocab_size=272, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-            num_key_value_heads=2, bos_token_id=None, eos_token_id=ids["<|im_end|>"],
+            vocab_size=272,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            bos_token_id=None,
+            eos_token_id=ids["<|im_end|>"],
             rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=[2, 3, 3]),
         ),
         vision_config=dict(
-            depth=2, hidden_size=32, num_heads=2, intermediate_size=48, out_hidden_size=64,
-            fullatt_block_indexes=[1], window_size=112,
+            depth=2,
+            hidden_size=32,
+            num_heads=2,
+            intermediate_size=48,
+            out_hidden_size=64,
+            fullatt_block_indexes=[1],
+            window_size=112,
         ),
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
-        bos_token_id=None, eos_token_id=ids["<|im_end|>"],
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        bos_token_id=None,
+        eos_token_id=ids["<|im_end|>"],
     )
 
 
@@ -80,10 +101,20 @@ def tiny_text_encoder() -> nn.Module:
     """UMT5 encoder over bytes."""
     from transformers import UMT5Config, UMT5EncoderModel
 
-    return UMT5EncoderModel(UMT5Config(
-        vocab_size=272, d_model=TEXT_DIM, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=256,
-        eos_token_id=257, tie_word_embeddings=False, feed_forward_proj="gated-gelu",
-    ))
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=272,
+            d_model=TEXT_DIM,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            pad_token_id=256,
+            eos_token_id=257,
+            tie_word_embeddings=False,
+            feed_forward_proj="gated-gelu",
+        )
+    )
 
 
 def _stir(module: nn.Module, around: float = 0.05) -> nn.Module:
@@ -96,9 +127,14 @@ def _stir(module: nn.Module, around: float = 0.05) -> nn.Module:
 
 def _full_config() -> dict:
     return {
-        "model_type": "bernini", "mllm_subfolder": "mllm", "vae_subfolder": "vae",
-        "t5_text_encoder_subfolder": "t5_text_encoder", "t5_tokenizer_subfolder": "t5_tokenizer",
-        "switch_dit_boundary": 0.875, "shift": 3.0, "num_mask_token": 4,
+        "model_type": "bernini",
+        "mllm_subfolder": "mllm",
+        "vae_subfolder": "vae",
+        "t5_text_encoder_subfolder": "t5_text_encoder",
+        "t5_tokenizer_subfolder": "t5_tokenizer",
+        "switch_dit_boundary": 0.875,
+        "shift": 3.0,
+        "num_mask_token": 4,
         "connector_cfg": {"out_dim_for_gen": TEXT_DIM, "out_dim_for_vit": 64},
         "clip_diff_cfg": {"z_channels": 64, "target_channels": 64, "width": 48, "depth": 2, "shift": 2.0},
     }
@@ -134,10 +170,16 @@ def _diffusers(folder: Path, names: tuple[str, ...] = ("transformer", "transform
     _text_tokenizer().save_pretrained(folder / "tokenizer")
     tiny_vae().save_pretrained(folder / "vae")
     two = len(names) == 2
-    _json(folder / "config.json", {
-        "model_type": "bernini_renderer", "switch_dit_boundary": 0.875 if two else 0, "skip_transformer_2": not two,
-        "max_sequence_length": 512, "use_src_id_rotary_emb": True,
-    })
+    _json(
+        folder / "config.json",
+        {
+            "model_type": "bernini_renderer",
+            "switch_dit_boundary": 0.875 if two else 0,
+            "skip_transformer_2": not two,
+            "max_sequence_length": 512,
+            "use_src_id_rotary_emb": True,
+        },
+    )
 
 
 def _one_expert(folder: Path) -> None:
@@ -168,7 +210,9 @@ def _planner_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_tokenizer(SPECIAL), pad_token="<|im_end|>", eos_token="<|im_end|>",
+        tokenizer_object=_byte_tokenizer(SPECIAL),
+        pad_token="<|im_end|>",
+        eos_token="<|im_end|>",
         additional_special_tokens=SPECIAL,
     )
 

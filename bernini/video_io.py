@@ -121,7 +121,9 @@ def _encode(path: Path, frames: np.ndarray, fps: float, audio_from: str | Path |
             sound = source.streams.audio[0] if source and source.streams.audio else None
             target = container.add_stream("aac", rate=sound.rate) if sound else None
             for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+                )
             container.mux(stream.encode())
             if sound is not None:
                 _copy_audio(container, target, source, sound, len(frames) / fps)

@@ -23,12 +23,14 @@ class Eye:
         from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
         sizes = dict(
-            patch_size=vision_config.patch_size, temporal_patch_size=vision_config.temporal_patch_size,
+            patch_size=vision_config.patch_size,
+            temporal_patch_size=vision_config.temporal_patch_size,
             merge_size=vision_config.spatial_merge_size,
         )
         limits = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
         return cls(
-            Qwen2VLImageProcessor(size=dict(limits), **sizes), Qwen2VLVideoProcessor(size=dict(limits), **sizes)
+            Qwen2VLImageProcessor(size=dict(limits), **sizes),
+            Qwen2VLVideoProcessor(size=dict(limits), **sizes),
         )
 
     def image(self, frame: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
@@ -39,7 +41,10 @@ class Eye:
     def video(self, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
         """An even number of frames uint8 `[F, H, W, 3]`."""
         out = self.video_processor(
-            videos=[_channels_first(frames)], do_sample_frames=False, cap_pixels_per_frame=False, return_tensors="pt"
+            videos=[_channels_first(frames)],
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+            return_tensors="pt",
         )
         return out["pixel_values_videos"], tuple(out["video_grid_thw"][0].tolist())
 

@@ -168,10 +168,14 @@ class Difference:
             )
         if self.missing:
             more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-            raise CheckpointError(f"{name} in {folder}: {self.missing[0]}{more} missing; wrong or incomplete checkpoint")
+            raise CheckpointError(
+                f"{name} in {folder}: {self.missing[0]}{more} missing; wrong or incomplete checkpoint"
+            )
 
 
-def read_tensors(entries: Entries, dtype: torch.dtype | None = None, device: str = "cpu") -> Iterator[tuple[str, Tensor]]:
+def read_tensors(
+    entries: Entries, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) file by file; floats cast to `dtype`."""
     by_file: dict[Path, list[str]] = {}
     for name, entry in entries.items():
@@ -205,7 +209,9 @@ class ModelFolder:
 
     def part(self, name: str) -> Part:
         if name not in self.parts:
-            raise CheckpointError(f"{self.path} ({self.layout}) has no {name}; known parts: {', '.join(self.parts)}")
+            raise CheckpointError(
+                f"{self.path} ({self.layout}) has no {name}; known parts: {', '.join(self.parts)}"
+            )
         return self.parts[name]
 
 
@@ -293,8 +299,12 @@ def _open_full(path: Path) -> ModelFolder:
         entries = under(stored, EXPERT_PREFIXES[name])
         parts[name] = Part(name, read_json(path / file), entries, make_renderer, folder=path / "bernini")
     parts["planner"] = Part(
-        "planner", {"mllm": read_json(mllm_folder / "config.json"), "heads": config}, planner, make_planner,
-        new_keys, path / "bernini",
+        "planner",
+        {"mllm": read_json(mllm_folder / "config.json"), "heads": config},
+        planner,
+        make_planner,
+        new_keys,
+        path / "bernini",
     )
     parts["text"] = _full_text(path, config, stored)
     parts["vae"] = _folder_part("vae", path / config.get("vae_subfolder", "vae"), make_vae)

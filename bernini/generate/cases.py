@@ -17,9 +17,15 @@ from bernini.video_io import existing
 KEYS = ("task_type", "guidance_mode", "prompt", "video", "image", "images", "output")
 # Inputs by task: least and most of (videos, images); None: no limit.
 INPUTS = {
-    "t2i": ((0, 0), (0, 0)), "t2v": ((0, 0), (0, 0)), "i2i": ((0, 0), (1, None)), "i2v": ((0, 0), (1, None)),
-    "v2v": ((1, 1), (0, 0)), "mv2v": ((1, None), (0, None)), "r2v": ((0, 0), (1, None)),
-    "rv2v": ((1, None), (1, None)), "ads2v": ((1, None), (0, None)),
+    "t2i": ((0, 0), (0, 0)),
+    "t2v": ((0, 0), (0, 0)),
+    "i2i": ((0, 0), (1, None)),
+    "i2v": ((0, 0), (1, None)),
+    "v2v": ((1, 1), (0, 0)),
+    "mv2v": ((1, None), (0, None)),
+    "r2v": ((0, 0), (1, None)),
+    "rv2v": ((1, None), (1, None)),
+    "ads2v": ((1, None), (0, None)),
 }
 
 
@@ -72,8 +78,10 @@ def parse_case(values: object, where: str, base: Path = Path()) -> Case:
         raise CaseError(f"{where}: 'prompt' (text) is required")
     videos = _texts(values.get("video"), where, "video")
     case = Case(
-        prompt=values["prompt"], task_type=values.get("task_type", Case.task_type),
-        guidance_mode=values.get("guidance_mode", ""), videos=_resolved(videos, base),
+        prompt=values["prompt"],
+        task_type=values.get("task_type", Case.task_type),
+        guidance_mode=values.get("guidance_mode", ""),
+        videos=_resolved(videos, base),
         images=_resolved(_texts(values.get("images"), where, "images"), base),
         output=values.get("output", Case.output),
     )
@@ -104,11 +112,16 @@ def read_batch(path: str | Path) -> list[Case]:
     if text.lstrip().startswith("["):
         items = _json(path, text)
     else:
-        items = [_json(f"{path}, line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+        items = [
+            _json(f"{path}, line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
     if not items:
         raise CaseError(f"{path} holds no case")
     cases = [parse_case(item, f"{path}, case {i}", path.parent) for i, item in enumerate(items, 1)]
-    return [c if "output" in item else _numbered(c, i) for i, (c, item) in enumerate(zip(cases, items, strict=True), 1)]
+    return [
+        c if "output" in item else _numbered(c, i)
+        for i, (c, item) in enumerate(zip(cases, items, strict=True), 1)
+    ]
 
 
 def _numbered(case: Case, index: int) -> Case:

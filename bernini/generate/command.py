@@ -19,17 +19,25 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="bernini generate", description="Generate or edit images and videos.")
     where = p.add_argument_group("model")
     where.add_argument("--model", required=True, help="model folder, of any released layout")
-    where.add_argument("--base", help="Wan2.2-T2V-A14B in diffusers' layout, for a folder with the two experts only")
+    where.add_argument(
+        "--base", help="Wan2.2-T2V-A14B in diffusers' layout, for a folder with the two experts only"
+    )
     where.add_argument("--preset", default=DEFAULT_PRESET, choices=PRESETS, help="defaults by task")
-    where.add_argument("--attention", default="auto", help="attention kernel (auto, sdpa, cudnn, varlen, flash2, flash3)")
+    where.add_argument(
+        "--attention", default="auto", help="attention kernel (auto, sdpa, cudnn, varlen, flash2, flash3)"
+    )
     what = p.add_argument_group("what")
     what.add_argument("--case", help="case file (JSON)")
     what.add_argument("--inputs", help="batch file: a JSON list or JSON lines of cases")
     what.add_argument("--prompt", help="what to make, or what to change")
-    what.add_argument("--task", "--task-type", "--task_type", dest="task_type", choices=TASKS, help="default v2v")
+    what.add_argument(
+        "--task", "--task-type", "--task_type", dest="task_type", choices=TASKS, help="default v2v"
+    )
     what.add_argument("--video", nargs="*", default=[], help="source video(s)")
     what.add_argument("--image", help="source image")
-    what.add_argument("--images", nargs="*", default=[], help="reference images, named image0, image1, … in the prompt")
+    what.add_argument(
+        "--images", nargs="*", default=[], help="reference images, named image0, image1, … in the prompt"
+    )
     what.add_argument("--output", help="file to write (default outputs/output.mp4)")
     what.add_argument("--keep-audio", action="store_true", help="take the sound of the first source video")
     what.add_argument("--reasoning", default="none", choices=REASONING, help="thinking before rendering")
@@ -38,8 +46,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--quiet", action="store_true", help="no progress bar")
     memory = p.add_argument_group("memory")
     memory.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    memory.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp8"), help="of the weights")
-    memory.add_argument("--offload", default="none", choices=("none", "sequential"), help="sequential: one part at a time")
+    memory.add_argument(
+        "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp8"), help="of the weights"
+    )
+    memory.add_argument(
+        "--offload", default="none", choices=("none", "sequential"), help="sequential: one part at a time"
+    )
     memory.add_argument("--vae-tiling", action="store_true", help="encode and decode in tiles")
     memory.add_argument("--force", action="store_true", help="run although the memory estimate says no")
     memory.add_argument("--estimate-only", action="store_true", help="print the memory estimate and stop")
@@ -78,7 +90,10 @@ def cases_of(args: argparse.Namespace) -> list:
         raise CaseError("nothing to generate; give --prompt, --case or --inputs")
     else:
         case = Case(
-            prompt=args.prompt, task_type=args.task_type or "v2v", videos=tuple(args.video), image=args.image,
+            prompt=args.prompt,
+            task_type=args.task_type or "v2v",
+            videos=tuple(args.video),
+            image=args.image,
             images=tuple(args.images),
         )
     return [replace(case, output=args.output) if args.output else case]
@@ -105,7 +120,11 @@ def run(args: argparse.Namespace) -> int:
     from bernini.weights import open_model
 
     memory = MemorySettings(
-        device=args.device, precision=args.precision, offload=args.offload, vae_tiling=args.vae_tiling, force=args.force
+        device=args.device,
+        precision=args.precision,
+        offload=args.offload,
+        vae_tiling=args.vae_tiling,
+        force=args.force,
     )
     pipeline = Pipeline(
         open_model(args.model, args.base), memory, preset=args.preset, attention=args.attention, say=_say

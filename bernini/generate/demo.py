@@ -18,13 +18,21 @@ from bernini.generate.cases import Case
 from bernini.generate.presets import DEFAULT_PRESET, PRESETS, TASKS
 
 ADVANCED = (  # setting, label, kind
-    ("num_frames", "Frames", int), ("fps", "Frames a second", float), ("height", "Height, px", int),
-    ("width", "Width, px", int), ("max_image_size", "Longest side of sources, px", int),
-    ("num_inference_steps", "Denoising steps", int), ("omega_txt", "Guidance: prompt", float),
-    ("omega_vid", "Guidance: source video", float), ("omega_img", "Guidance: images", float),
-    ("omega_tgt", "Guidance: plan", float), ("omega_scale", "Guidance factor on low noise", float),
-    ("planning_step", "Planning steps", int), ("vit_denoising_step", "Decoder steps", int),
-    ("flow_shift", "Flow shift", float), ("seed", "Seed", int),
+    ("num_frames", "Frames", int),
+    ("fps", "Frames a second", float),
+    ("height", "Height, px", int),
+    ("width", "Width, px", int),
+    ("max_image_size", "Longest side of sources, px", int),
+    ("num_inference_steps", "Denoising steps", int),
+    ("omega_txt", "Guidance: prompt", float),
+    ("omega_vid", "Guidance: source video", float),
+    ("omega_img", "Guidance: images", float),
+    ("omega_tgt", "Guidance: plan", float),
+    ("omega_scale", "Guidance factor on low noise", float),
+    ("planning_step", "Planning steps", int),
+    ("vit_denoising_step", "Decoder steps", int),
+    ("flow_shift", "Flow shift", float),
+    ("seed", "Seed", int),
 )
 
 
@@ -41,7 +49,9 @@ class Studio:
         self._stop.set()
         return "stopping at the next step"
 
-    def run(self, case: Case, given: dict, reasoning: str, keep_audio: bool) -> Iterator[tuple[str, Path | None]]:
+    def run(
+        self, case: Case, given: dict, reasoning: str, keep_audio: bool
+    ) -> Iterator[tuple[str, Path | None]]:
         """(status, result) as it goes; the result comes with the last one."""
         if not self._busy.acquire(blocking=False):
             yield "another generation is running; wait or cancel it", None
@@ -51,10 +61,14 @@ class Studio:
         finally:
             self._busy.release()
 
-    def _run(self, case: Case, given: dict, reasoning: str, keep_audio: bool) -> Iterator[tuple[str, Path | None]]:
+    def _run(
+        self, case: Case, given: dict, reasoning: str, keep_audio: bool
+    ) -> Iterator[tuple[str, Path | None]]:
         self._stop.clear()
         news: queue.Queue = queue.Queue()
-        worker = threading.Thread(target=self._work, args=(case, given, reasoning, keep_audio, news), daemon=True)
+        worker = threading.Thread(
+            target=self._work, args=(case, given, reasoning, keep_audio, news), daemon=True
+        )
         worker.start()
         started: dict[str, float] = {}
         while True:
@@ -115,7 +129,8 @@ def page(studio: Studio):
                     mode = gr.Textbox(label="Guidance mode")
                     negative = gr.Textbox(label="Negative prompt")
                     numbers = [
-                        gr.Textbox(label=label, elem_id=f"set-{name}", max_lines=1) for name, label, _ in ADVANCED
+                        gr.Textbox(label=label, elem_id=f"set-{name}", max_lines=1)
+                        for name, label, _ in ADVANCED
                     ]
                 with gr.Row():
                     go = gr.Button("Generate", variant="primary", elem_id="generate")
@@ -141,7 +156,10 @@ def answers(studio: Studio, task, prompt, videos, images, reasoning, keep_audio,
         given |= {"neg_prompt": negative} if negative else {}
         output = studio.folder / f"{int(time.time() * 1000)}.mp4"
         case = Case(
-            prompt=prompt or "", task_type=task, videos=tuple(videos or ()), images=tuple(images or ()),
+            prompt=prompt or "",
+            task_type=task,
+            videos=tuple(videos or ()),
+            images=tuple(images or ()),
             output=str(output),
         ).checked()
     except BerniniError as error:

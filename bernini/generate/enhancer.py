@@ -38,7 +38,7 @@ _CREATE = (
 _REFERENCE = (
     "You write prompts for a video model that is shown reference pictures named image0, image1, … in the order you "
     "see them{before}. Describe each subject once by its visible traits with its name in brackets, then the scene: "
-    "who does what, where, how it moves. Keep the user's intent. Answer as JSON: {{\"rewritten_text\": \"…\"}}."
+    'who does what, where, how it moves. Keep the user\'s intent. Answer as JSON: {{"rewritten_text": "…"}}.'
 )
 INSTRUCTIONS = {
     "t2i": _CREATE.format(what="image"),
@@ -47,12 +47,14 @@ INSTRUCTIONS = {
     "v2v": _EDIT.format(what="video"),
     "mv2v": _EDIT.format(what="video"),
     "i2v": "You see the first frame of a video to be made. Say in English, in two or three sentences, how it moves on "
-           "from there as the user wishes: subject motion, camera, light. Answer with the prompt only.",
+    "from there as the user wishes: subject motion, camera, light. Answer with the prompt only.",
     "r2v": _REFERENCE.format(before=""),
-    "rv2v": _REFERENCE.format(before="; the frames before them are from the video to be edited, and what the user "
-                                     "does not mention in it must stay"),
+    "rv2v": _REFERENCE.format(
+        before="; the frames before them are from the video to be edited, and what the user "
+        "does not mention in it must stay"
+    ),
     "ads2v": "You see frames of a video and then of a clip to be inserted into it. Say in English, in two or three "
-             "sentences, where and when it appears and how it blends in. Answer with the prompt only.",
+    "sentences, where and when it appears and how it blends in. Answer with the prompt only.",
 }
 
 

@@ -32,7 +32,9 @@ class Omegas:
 
     def scaled(self, factor: float) -> "Omegas":
         """All four times `factor`: done once, at the switch to the low-noise expert."""
-        return Omegas(vid=self.vid * factor, img=self.img * factor, txt=self.txt * factor, tgt=self.tgt * factor)
+        return Omegas(
+            vid=self.vid * factor, img=self.img * factor, txt=self.txt * factor, tgt=self.tgt * factor
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,9 @@ def projected_clean(later: Tensor, earlier: Tensor, number: int, state: StepStat
         state.running[number] = delta
     norm = delta.square().sum(FRAME_DIMS, keepdim=True).sqrt()
     delta = delta * (threshold(settings, number) / norm.clamp_min(1e-12)).clamp_max(1.0)
-    along = (delta * clean).sum(FRAME_DIMS, keepdim=True) / clean.square().sum(FRAME_DIMS, keepdim=True).clamp_min(1e-24)
+    along = (delta * clean).sum(FRAME_DIMS, keepdim=True) / clean.square().sum(
+        FRAME_DIMS, keepdim=True
+    ).clamp_min(1e-24)
     delta = delta - (1 - settings.eta) * along * clean
     return -delta / state.sigma
 
@@ -101,7 +105,9 @@ def threshold(settings: Projection, number: int) -> float:
 
 
 DIRECTIONS: dict[str, Callable[[Tensor, Tensor, int, StepState], Tensor]] = {
-    "plain": plain, "projected": projected, "projected_clean": projected_clean,
+    "plain": plain,
+    "projected": projected,
+    "projected_clean": projected_clean,
 }
 
 
@@ -136,7 +142,9 @@ RENDERER_MODES = {
     "rv2v": Mode(base=nothing, chain=(("vid", video), ("img", sources), ("txt", sources_prompt))),
     "t2v_apg": Mode(base=nothing, chain=(("txt", prompt),), direction="projected_clean"),
     "v2v_apg": Mode(base=sources, chain=(("txt", sources_prompt),), direction="projected_clean"),
-    "r2v_apg": Mode(base=nothing, chain=(("img", images), ("txt", images_prompt)), direction="projected_clean"),
+    "r2v_apg": Mode(
+        base=nothing, chain=(("img", images), ("txt", images_prompt)), direction="projected_clean"
+    ),
 }
 PLANNER_MODES = {
     "vae_txt_vit": Mode(base=nothing, chain=MERGED, zero_leaves_out=True),
@@ -145,11 +153,16 @@ PLANNER_MODES = {
         base=nothing, chain=FOUR, zero_leaves_out=True, why="plain deltas despite its name, as released"
     ),
     "v2v_apg": Mode(
-        base=nothing, chain=(("txt", planned),), direction="projected_clean",
+        base=nothing,
+        chain=(("txt", planned),),
+        direction="projected_clean",
         projection=Projection(eta=1.0, norm_threshold=(50.0,)),
     ),
     "paper": Mode(
-        base=nothing, chain=FOUR, direction="projected", zero_leaves_out=True,
+        base=nothing,
+        chain=FOUR,
+        direction="projected",
+        zero_leaves_out=True,
         why="equations 8 to 12 with adaptive projected guidance on each increment",
     ),
 }

@@ -12,9 +12,17 @@ import numpy as np
 from bernini.errors import CaseError
 from bernini.generate.cases import Case
 from bernini.generate.presets import Settings
-from bernini.geometry import OutputSize, fit_size, latent_frames, renderer_frames, snap, vision_frames, whole_frames
-from bernini.video_io import Video, pick, read_image, read_video
+from bernini.geometry import (
+    OutputSize,
+    fit_size,
+    latent_frames,
+    renderer_frames,
+    snap,
+    vision_frames,
+    whole_frames,
+)
 from bernini.vae import resize
+from bernini.video_io import Video, pick, read_image, read_video
 
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 480, 848
 
@@ -32,7 +40,8 @@ class Inputs:
     def num_source_tokens(self) -> int:
         """Tokens of all sources in the renderer."""
         return sum(
-            latent_frames(len(f)) * (f.shape[1] // 16) * (f.shape[2] // 16) for f in (*self.videos, *self.images)
+            latent_frames(len(f)) * (f.shape[1] // 16) * (f.shape[2] // 16)
+            for f in (*self.videos, *self.images)
         )
 
 
@@ -54,8 +63,12 @@ def _sample(video: Video, settings: Settings, planner: bool) -> np.ndarray:
 
 def _seen(video: Video, settings: Settings) -> np.ndarray:
     if settings.fps < 8:
-        raise CaseError(f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give at least 8")
-    return pick(video, vision_frames(len(video.frames), video.fps, settings.fps, settings.num_frames) or [0, 0])
+        raise CaseError(
+            f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give at least 8"
+        )
+    return pick(
+        video, vision_frames(len(video.frames), video.fps, settings.fps, settings.num_frames) or [0, 0]
+    )
 
 
 def _fit(frames: np.ndarray, settings: Settings, min_size: int) -> np.ndarray:

@@ -25,7 +25,12 @@ class Parts:
     """Loads parts by name: text, vae, planner, high, low."""
 
     def __init__(
-        self, model: ModelFolder, memory: MemorySettings, *, attention: str = "auto", round_rotary: bool = True,
+        self,
+        model: ModelFolder,
+        memory: MemorySettings,
+        *,
+        attention: str = "auto",
+        round_rotary: bool = True,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.model, self.memory, self.attention = model, memory.resolved(), attention

@@ -47,8 +47,13 @@ class Pipeline:
     """A model ready to generate cases."""
 
     def __init__(
-        self, model: ModelFolder, memory: MemorySettings | None = None, *, preset: str = DEFAULT_PRESET,
-        attention: str = "auto", say: Callable[[str], None] = lambda text: None,
+        self,
+        model: ModelFolder,
+        memory: MemorySettings | None = None,
+        *,
+        preset: str = DEFAULT_PRESET,
+        attention: str = "auto",
+        say: Callable[[str], None] = lambda text: None,
     ):
         self.model, self.preset, self.say = model, preset, say
         self.memory = (memory or MemorySettings()).resolved()
@@ -58,7 +63,9 @@ class Pipeline:
     def settings(self, case: Case, given: dict | None = None) -> Settings:
         """Preset and task defaults, the case's own mode, then what the user has `given`."""
         own = {"guidance_mode": case.guidance_mode or None}
-        return settings_for(self.preset, case.task_type, planner=self.model.has_planner, given=own | (given or {}))
+        return settings_for(
+            self.preset, case.task_type, planner=self.model.has_planner, given=own | (given or {})
+        )
 
     def check(self, inputs: Inputs) -> Estimate:
         """Memory estimate, or a refusal."""
@@ -88,23 +95,32 @@ class Pipeline:
     def encode(self, inputs: Inputs, settings: Settings, progress: Progress) -> Sources:
         """Source latents with the rules of this model's release."""
         rules = dict(
-            max_trained=settings.max_trained_src_id, interpolate=settings.interpolate_src_id,
-            renumber_images=not self.model.has_planner, first_video_only=not self.model.has_planner,
+            max_trained=settings.max_trained_src_id,
+            interpolate=settings.interpolate_src_id,
+            renumber_images=not self.model.has_planner,
+            first_video_only=not self.model.has_planner,
         )
         if not inputs.videos and not inputs.images:
             return Sources(**rules)
         progress("encoding", 0, 1)
         vae = self.parts["vae"]
-        return Sources.of([vae.encode(f) for f in inputs.videos], [vae.encode(f) for f in inputs.images], **rules)
+        return Sources.of(
+            [vae.encode(f) for f in inputs.videos], [vae.encode(f) for f in inputs.images], **rules
+        )
 
     def denoise(self, settings: Settings, mode, inputs: Inputs, sources: Sources, texts, progress: Progress):
         """Clean latent on the CPU, and the number of forwards."""
         device = self.memory.device
         denoiser = Denoiser(
-            LazyExperts(self.parts), mode,
-            Omegas(vid=settings.omega_vid, img=settings.omega_img, txt=settings.omega_txt, tgt=settings.omega_tgt),
+            LazyExperts(self.parts),
+            mode,
+            Omegas(
+                vid=settings.omega_vid, img=settings.omega_img, txt=settings.omega_txt, tgt=settings.omega_tgt
+            ),
             settings.omega_scale,
-            Projection(eta=settings.eta, norm_threshold=tuple(settings.norm_threshold), momentum=settings.momentum),
+            Projection(
+                eta=settings.eta, norm_threshold=tuple(settings.norm_threshold), momentum=settings.momentum
+            ),
             on_step=lambda step: progress("denoising", step.index + 1, step.total),
         )
         channels = self.model.part("high").config["in_channels"]
@@ -115,5 +131,7 @@ class Pipeline:
 
     def save(self, case: Case, generated: Generated, *, keep_audio: bool = False) -> Path:
         """Writes the result; `keep_audio` takes the sound of the first source video."""
-        sound = case.videos[0] if keep_audio and case.videos and read_video(case.videos[0]).has_audio else None
+        sound = (
+            case.videos[0] if keep_audio and case.videos and read_video(case.videos[0]).has_audio else None
+        )
         return write(case.output, generated.frames, generated.fps, sound)

@@ -40,7 +40,11 @@ def contexts(text: dict[str, Tensor], plan: Plan | None) -> dict[str, Tensor]:
 
 
 def make_plan(
-    case: Case, settings: Settings, inputs: Inputs, parts: Parts, on_step: Callable[[int, int], None] | None = None
+    case: Case,
+    settings: Settings,
+    inputs: Inputs,
+    parts: Parts,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Plans the target's visual features."""
     planner, eye = parts["planner"], parts.eye()
@@ -53,12 +57,21 @@ def make_plan(
     features = [planner.see(pixels, grid) for pixels, grid in seen]
     count = chats["cond"].target.stop - chats["cond"].target.start
     if count > MAX_TARGET_TOKENS:
-        raise CaseError(f"the planner would have {count} target tokens, at most {MAX_TARGET_TOKENS}; fewer frames")
+        raise CaseError(
+            f"the planner would have {count} target tokens, at most {MAX_TARGET_TOKENS}; fewer frames"
+        )
     order, noise = randomness(count, features_width(planner), settings.seed)
-    planning = Planning(planner, chats, features, PlanSettings(
-        num_steps=settings.planning_step, decoder_steps=settings.vit_denoising_step,
-        source_guidance=settings.vit_txt_cfg, prompt_guidance=settings.vit_img_cfg,
-    ))
+    planning = Planning(
+        planner,
+        chats,
+        features,
+        PlanSettings(
+            num_steps=settings.planning_step,
+            decoder_steps=settings.vit_denoising_step,
+            source_guidance=settings.vit_txt_cfg,
+            prompt_guidance=settings.vit_img_cfg,
+        ),
+    )
     return planning.run(order, noise, on_step)
 
 
@@ -67,7 +80,9 @@ def features_width(planner) -> int:
     return planner.vit_decoder.net.input_proj.in_features
 
 
-def make_chats(case: Case, settings: Settings, sources: list[Visual], target: Visual, parts: Parts) -> dict[str, Chat]:
+def make_chats(
+    case: Case, settings: Settings, sources: list[Visual], target: Visual, parts: Parts
+) -> dict[str, Chat]:
     """The three branches: everything; nothing but the negative prompt; the prompt without sources."""
     tokenizer, special = parts.planner_tokenizer(), parts["planner"].special
 

@@ -59,10 +59,18 @@ RENDERER = {
 }
 
 
-def _full(mode: str, steps: int, txt: float, tgt: float, img: float, vid: float, scale: float, **more) -> dict:
+def _full(
+    mode: str, steps: int, txt: float, tgt: float, img: float, vid: float, scale: float, **more
+) -> dict:
     return dict(
-        guidance_mode=mode, num_inference_steps=steps, omega_txt=txt, omega_tgt=tgt, omega_img=img, omega_vid=vid,
-        omega_scale=scale, **more,
+        guidance_mode=mode,
+        num_inference_steps=steps,
+        omega_txt=txt,
+        omega_tgt=tgt,
+        omega_img=img,
+        omega_vid=vid,
+        omega_scale=scale,
+        **more,
     )
 
 
@@ -75,22 +83,36 @@ _paper_edit = _full("paper", 40, 4, 0.5, 1.25, 1.25, 1)
 
 PRESETS = {
     "released_v1": {
-        "t2i": _full(WAPG, 50, 4, 0.5, 1, 1, 1, **SQUARE), "t2v": _full(WAPG, 50, 4, 0.5, 1, 1, 1),
-        "i2i": _v1_edit | SQUARE, "i2v": _v1_edit, "v2v": _v1_edit, "mv2v": _v1_edit,
+        "t2i": _full(WAPG, 50, 4, 0.5, 1, 1, 1, **SQUARE),
+        "t2v": _full(WAPG, 50, 4, 0.5, 1, 1, 1),
+        "i2i": _v1_edit | SQUARE,
+        "i2v": _v1_edit,
+        "v2v": _v1_edit,
+        "mv2v": _v1_edit,
         "r2v": _full(WAPG, 40, 4, 1.5, 4.5, 1.25, 0.8),
-        "rv2v": _full("rv2v_wapg", 40, 4, 1.5, 3, 0.75, 0.75), "ads2v": _v1_edit | ADS,
+        "rv2v": _full("rv2v_wapg", 40, 4, 1.5, 3, 0.75, 0.75),
+        "ads2v": _v1_edit | ADS,
     },
     "released_v2": {
-        "t2i": _full(WAPG, 50, 5, 1.2, 1, 1, 1, **SQUARE), "t2v": _full(WAPG, 50, 5, 1.2, 1, 1, 1, **V2),
+        "t2i": _full(WAPG, 50, 5, 1.2, 1, 1, 1, **SQUARE),
+        "t2v": _full(WAPG, 50, 5, 1.2, 1, 1, 1, **V2),
         "i2i": _full(WAPG, 40, 4, 1.2, 1.25, 1.25, 0.75, **SQUARE),
-        "i2v": _v2_edit, "v2v": _v2_edit, "mv2v": _v2_edit, "ads2v": _v2_edit | ADS,
+        "i2v": _v2_edit,
+        "v2v": _v2_edit,
+        "mv2v": _v2_edit,
+        "ads2v": _v2_edit | ADS,
         "r2v": _full(WAPG, 40, 4.5, 1.5, 3, 1, 0.75, **V2),
         "rv2v": _full("rv2v_wapg", 40, 5.5, 1.5, 4, 1.75, 0.75, **V2),
     },
     "paper": {
-        "t2i": _full("paper", 60, 4, 1, 1, 0, 1, **SQUARE), "t2v": _full("paper", 60, 4, 1, 1, 0, 1),
-        "i2i": _paper_edit | SQUARE, "i2v": _paper_edit, "v2v": _paper_edit, "mv2v": _paper_edit,
-        "ads2v": _paper_edit | ADS, "r2v": _full("paper", 40, 4, 1.5, 2.5, 1.25, 1),
+        "t2i": _full("paper", 60, 4, 1, 1, 0, 1, **SQUARE),
+        "t2v": _full("paper", 60, 4, 1, 1, 0, 1),
+        "i2i": _paper_edit | SQUARE,
+        "i2v": _paper_edit,
+        "v2v": _paper_edit,
+        "mv2v": _paper_edit,
+        "ads2v": _paper_edit | ADS,
+        "r2v": _full("paper", 40, 4, 1.5, 2.5, 1.25, 1),
         "rv2v": _full("paper", 40, 4, 1.5, 3, 1.25, 1),
     },
 }

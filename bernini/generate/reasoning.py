@@ -1,10 +1,10 @@
 """Thinking before rendering (paper, sections 3.6 and 6.4).
 
-    none              the prompt as it is
-    enhance           another model rewrites it (`enhancer`)
-    self_text         the planner itself rewrites the instruction, seeing the sources
-    self_vision_text  the same; then the first frame is edited under that reasoning, and the video is
-                      generated with the edited frame as a reference
+none              the prompt as it is
+enhance           another model rewrites it (`enhancer`)
+self_text         the planner itself rewrites the instruction, seeing the sources
+self_vision_text  the same; then the first frame is edited under that reasoning, and the video is
+                  generated with the edited frame as a reference
 """
 
 from collections.abc import Callable
@@ -30,8 +30,15 @@ ASK = (
 
 
 def prepare(
-    case: Case, pipeline: Pipeline, mode: str, *, given: dict | None = None, server: Server | None = None,
-    warn: Callable[[str], None] = lambda text: None, progress: Progress = quiet, max_new_tokens: int = 256,
+    case: Case,
+    pipeline: Pipeline,
+    mode: str,
+    *,
+    given: dict | None = None,
+    server: Server | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+    progress: Progress = quiet,
+    max_new_tokens: int = 256,
 ) -> Case:
     """The case that will be rendered; `given` are the user's settings."""
     if mode not in MODES:
@@ -55,7 +62,9 @@ def reason(case: Case, pipeline: Pipeline, given: dict | None, max_new_tokens: i
     parts, settings = pipeline.parts, pipeline.settings(case, given)
     planner, eye, tokenizer = parts["planner"], parts.eye(), parts.planner_tokenizer()
     inputs = read_inputs(case, settings, planner=True)
-    seen = [("video", *eye.video(f)) for f in inputs.seen_videos] + [("image", *eye.image(f[0])) for f in inputs.images]
+    seen = [("video", *eye.video(f)) for f in inputs.seen_videos] + [
+        ("image", *eye.image(f[0])) for f in inputs.images
+    ]
     special, ids, fields = planner.special, [], {}
     pads = {"video": special.video, "image": special.image}
     ids += tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
@@ -64,7 +73,10 @@ def reason(case: Case, pipeline: Pipeline, given: dict | None, max_new_tokens: i
         ids += [special.vision_start, *[pads[kind]] * count, special.vision_end]
     ask = f"{ASK}{clean_prompt(case.prompt)}<|im_end|>\n<|im_start|>assistant\n"
     ids += tokenizer(ask, add_special_tokens=False)["input_ids"]
-    for kind, name, grid in (("video", "pixel_values_videos", "video_grid_thw"), ("image", "pixel_values", "image_grid_thw")):
+    for kind, name, grid in (
+        ("video", "pixel_values_videos", "video_grid_thw"),
+        ("image", "pixel_values", "image_grid_thw"),
+    ):
         chosen = [(pixels, thw) for k, pixels, thw in seen if k == kind]
         if chosen:
             fields[name] = torch.cat([p for p, _ in chosen]).to(planner.device, planner.dtype)
@@ -72,23 +84,35 @@ def reason(case: Case, pipeline: Pipeline, given: dict | None, max_new_tokens: i
     tokens = torch.tensor([ids], device=planner.device)
     kinds = (tokens == special.image).int() + 2 * (tokens == special.video).int()  # 0 text, 1 image, 2 video
     out = planner.mllm.generate(
-        input_ids=tokens, attention_mask=torch.ones_like(tokens), mm_token_type_ids=kinds, do_sample=False,
-        max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **fields,
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        mm_token_type_ids=kinds,
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
     )
-    return clean_prompt(tokenizer.decode(out[0, len(ids):], skip_special_tokens=True))
+    return clean_prompt(tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
 
 
 def _with_edited_frame(case: Case, pipeline: Pipeline, given: dict | None, progress: Progress) -> Case:
     """Edits the first source frame by itself and adds it as a reference image."""
     if not case.videos:
-        raise CaseError("reasoning mode self_vision_text edits the first frame of a source video; give --video")
+        raise CaseError(
+            "reasoning mode self_vision_text edits the first frame of a source video; give --video"
+        )
     inputs = read_inputs(case, pipeline.settings(case, given), planner=True)
     folder = Path(case.output).parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = Path(case.output).stem
     first = folder / f"{stem}.first_frame.png"
     Image.fromarray(np.asarray(inputs.videos[0][0])).save(first)
-    edit = Case(prompt=case.prompt, task_type="i2i", images=(str(first),), output=str(folder / f"{stem}.edited_frame.png"))
+    edit = Case(
+        prompt=case.prompt,
+        task_type="i2i",
+        images=(str(first),),
+        output=str(folder / f"{stem}.edited_frame.png"),
+    )
     own = {k: v for k, v in (given or {}).items() if k not in ("guidance_mode", "num_frames")}
     size = dict(height=inputs.size.height, width=inputs.size.width)
     made = pipeline.generate(edit, pipeline.settings(edit, own | size), progress)

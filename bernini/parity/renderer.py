@@ -9,9 +9,7 @@ from torch import Tensor
 from bernini.conditions import Sources
 from bernini.config import RendererConfig
 from bernini.flow import Schedule
-from bernini.generate.guidance import (
-    PLANNER_MODES, Branch, Omegas, Projection, StepState, guide, mode_named,
-)
+from bernini.generate.guidance import PLANNER_MODES, Branch, Omegas, Projection, StepState, guide, mode_named
 from bernini.generate.sample import Denoiser
 from bernini.generate.solver import solver_named
 from bernini.parity.records import FORWARD, LOOP, Record, Result, relative_rms
@@ -20,7 +18,9 @@ from bernini.renderer.rope import patch_grid, segment_rope
 from bernini.renderer.transformer import Renderer, SequenceInputs, patchify, unpatch
 
 
-def build(record: Record, config: dict, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Renderer:
+def build(
+    record: Record, config: dict, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32
+) -> Renderer:
     """A renderer of recorded sizes and weights."""
     model = Renderer(RendererConfig.of(config), record.attention)
     model.load_state_dict(weights)
@@ -46,13 +46,17 @@ def _segment_latents(case: dict, tensors: dict[str, Tensor]) -> tuple[list[Tenso
             continue
         shape = tuple(segment["latent_thw"])
         kind = "image" if shape[0] == 1 else "video"
-        name = next(n for n in remaining if n.startswith(kind) and tuple(tensors[f"in.{n}"].shape[2:]) == shape)
+        name = next(
+            n for n in remaining if n.startswith(kind) and tuple(tensors[f"in.{n}"].shape[2:]) == shape
+        )
         remaining.remove(name)
         found.append(tensors[f"in.{name}"])
     return found, tensors["in.target"]
 
 
-def sequence(model: Renderer, latents: list[Tensor], ids: list[float], target: Tensor, text: Tensor) -> SequenceInputs:
+def sequence(
+    model: Renderer, latents: list[Tensor], ids: list[float], target: Tensor, text: Tensor
+) -> SequenceInputs:
     """One packed sequence: sources, then the target."""
     segments = [(tuple(x.shape[2:]), i) for x, i in zip(latents, ids, strict=True)]
     empty = torch.zeros(0, model.config.inner_dim, dtype=model.dtype)
@@ -110,9 +114,7 @@ def _packed(record: Record, model: Renderer) -> Iterator[Result]:
     """Sample a: video and target; sample b: the images with ids from 1 and target_b; one call."""
     tensors = record.tensors
     images = [tensors[k] for k in sorted(tensors) if k.startswith("in.image")]
-    parts = [
-        ("a", [tensors["in.video"]], tensors["in.target"]), ("b", images, tensors["in.target_b"]),
-    ]
+    parts = [("a", [tensors["in.video"]], tensors["in.target"]), ("b", images, tensors["in.target_b"])]
     sequences = [
         sequence(model, latents, [float(i + 1) for i in range(len(latents))], target, tensors[f"in.text_{n}"])
         for n, latents, target in parts
@@ -149,7 +151,9 @@ def experts(record: Record, boundary: float, count: int = 2) -> Experts:
     return Experts(high, low, boundary)
 
 
-def _loop(record: Record, name: str, case: dict, denoiser: Denoiser, sources: Sources, contexts) -> Iterator[Result]:
+def _loop(
+    record: Record, name: str, case: dict, denoiser: Denoiser, sources: Sources, contexts
+) -> Iterator[Result]:
     """Runs one recorded loop and compares everything that was recorded of it."""
     steps: list = []
     denoiser.on_step = steps.append
@@ -178,13 +182,20 @@ def sampler_renderer(record: Record) -> Iterator[Result]:
     for name, case in record.meta["cases"].items():
         images = [n for n in (case["image"], *case["images"]) if n]
         sources = Sources.of(
-            [tensors[f"in.{n}"] for n in case["videos"]], [tensors[f"in.{n}"] for n in images],
-            max_trained=record.meta["config"]["max_trained_source_id"], renumber_images=True, first_video_only=True,
+            [tensors[f"in.{n}"] for n in case["videos"]],
+            [tensors[f"in.{n}"] for n in images],
+            max_trained=record.meta["config"]["max_trained_source_id"],
+            renumber_images=True,
+            first_video_only=True,
         )
         denoiser = Denoiser(
-            experts(record, case["switch_boundary"], case["experts"]), mode_named(case["guidance_mode"], planner=False),
-            _omegas(case), case["omega_scale"],
-            Projection(eta=case["eta"], norm_threshold=tuple(case["norm_threshold"]), momentum=case["momentum"]),
+            experts(record, case["switch_boundary"], case["experts"]),
+            mode_named(case["guidance_mode"], planner=False),
+            _omegas(case),
+            case["omega_scale"],
+            Projection(
+                eta=case["eta"], norm_threshold=tuple(case["norm_threshold"]), momentum=case["momentum"]
+            ),
         )
         yield from _loop(record, name, case, denoiser, sources, contexts)
 
@@ -196,7 +207,8 @@ def _omegas(case: dict) -> Omegas:
 def sampler_full(record: Record) -> Iterator[Result]:
     tensors = record.tensors
     contexts = {
-        "negative": tensors["in.ctx_wotxt_wovit"], "prompt": tensors["in.ctx_wtxt_wovit"],
+        "negative": tensors["in.ctx_wotxt_wovit"],
+        "prompt": tensors["in.ctx_wtxt_wovit"],
         "plan": tensors["in.ctx_wtxt_wvit"],
     }
     for name, case in record.meta["cases"].items():
@@ -204,14 +216,19 @@ def sampler_full(record: Record) -> Iterator[Result]:
         yield record.exact(name, "source_ids", [i for _, i in sources.visible("all")], case["source_ids"])
         denoiser = Denoiser(
             experts(record, record.meta["config"]["switch_boundary"]),
-            mode_named(case["guidance_mode"], planner=True), _omegas(case), case["omega_scale"],
+            mode_named(case["guidance_mode"], planner=True),
+            _omegas(case),
+            case["omega_scale"],
         )
         yield from _loop(record, name, case, denoiser, sources, contexts)
 
 
 RECORDED_BRANCHES = {
-    "base": Branch("none", "negative"), "V": Branch("video", "negative"), "A": Branch("all", "negative"),
-    "B": Branch("all", "prompt"), "D": Branch("all", "plan"),
+    "base": Branch("none", "negative"),
+    "V": Branch("video", "negative"),
+    "A": Branch("all", "negative"),
+    "B": Branch("all", "prompt"),
+    "D": Branch("all", "plan"),
 }
 
 
@@ -249,12 +266,16 @@ def train_step(record: Record) -> Iterator[Result]:
     per_sample = torch.stack([e.mean() for e in errors])
     per_sample.mean().backward()
     for quantity, ours in (
-        ("squared_error", torch.cat(errors)), ("loss_per_sample", per_sample), ("loss", per_sample.mean()[None]),
+        ("squared_error", torch.cat(errors)),
+        ("loss_per_sample", per_sample),
+        ("loss", per_sample.mean()[None]),
     ):
         yield record.result("two_samples", quantity, ours, tensors[f"out.{quantity}"], FORWARD)
     parameters = dict(model.named_parameters())
     for key in sorted(k for k in tensors if k.startswith("grad.")):
-        yield record.result("two_samples", key, parameters[key.removeprefix("grad.")].grad, tensors[key], LOOP)
+        yield record.result(
+            "two_samples", key, parameters[key.removeprefix("grad.")].grad, tensors[key], LOOP
+        )
     norm = torch.stack([p.grad.norm() for p in parameters.values()]).norm()
     recorded = torch.tensor(record.meta["total_gradient_norm"])
     yield record.result("two_samples", "total_gradient_norm", norm, recorded, LOOP)

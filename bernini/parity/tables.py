@@ -9,8 +9,8 @@ from bernini import flow
 from bernini.conditions import Sources
 from bernini.geometry import fit_size, renderer_frames, snap, vision_frames
 from bernini.parity.records import Record, Result
-from bernini.planner.chat import Visual, build, runs
 from bernini.planner.chat import Special as ChatSpecial
+from bernini.planner.chat import Visual, build, runs
 from bernini.planner.masks import visible
 from bernini.planner.plan import still_masked
 
@@ -40,7 +40,8 @@ def tables(record: Record) -> Iterator[Result]:
 def _frames(record: Record, row: dict) -> Iterator[Result]:
     asked = (row["total_frames"], row["video_fps"], row["fps"], row["num_frames"])
     ours = {
-        "renderer": renderer_frames(*asked), "planner_vae": renderer_frames(*asked, reduce_equal_fps=False),
+        "renderer": renderer_frames(*asked),
+        "planner_vae": renderer_frames(*asked, reduce_equal_fps=False),
         "planner_vit": vision_frames(*asked),
     }
     for rule, indices in ours.items():
@@ -54,11 +55,18 @@ def _ids(record: Record, row: dict, max_trained: int) -> Result:
         return [torch.zeros(1, 1, 1, 2, 2)] * count
 
     sources = Sources.of(
-        latents(row["n_videos"]), latents(row["n_images"]), max_trained=max_trained,
-        renumber_images=True, first_video_only=True,
+        latents(row["n_videos"]),
+        latents(row["n_images"]),
+        max_trained=max_trained,
+        renumber_images=True,
+        first_video_only=True,
     )
     ids = {which: [i for _, i in sources.visible(which)] for which in ("all", "images", "video")}
-    recorded = (row["videos"] + row["images"], row["images_in_image_only_branch"], row["video_in_video_only_branch"])
+    recorded = (
+        row["videos"] + row["images"],
+        row["images_in_image_only_branch"],
+        row["video_in_video_only_branch"],
+    )
     return record.exact(f"ids_{row['n_videos']}_{row['n_images']}", "ids", tuple(ids.values()), recorded)
 
 
@@ -79,10 +87,15 @@ def chat_layout(record: Record) -> Iterator[Result]:
         for what, value in case["runs"]:
             counts.setdefault(what, []).append(value)
         bare = case["branch"] != "cond"
-        sources = [] if bare else [
-            _visual(kind, "source", counts[f"source {kind}"][i])
-            for kind, many in (("video", case["videos"]), ("image", case["images"])) for i in range(many)
-        ]
+        sources = (
+            []
+            if bare
+            else [
+                _visual(kind, "source", counts[f"source {kind}"][i])
+                for kind, many in (("video", case["videos"]), ("image", case["images"]))
+                for i in range(many)
+            ]
+        )
         kind = "image" if case["num_frames"] == 1 else "video"
         target = _visual(kind, "target", counts[f"target {kind}"][0])
         text = {"uncond": negative, "uncond_without_negative": ""}.get(case["branch"], prompt)
@@ -117,7 +130,7 @@ def _characters(text: str) -> list[int]:
         special = text.startswith("<|") and "|>" in text
         head = text[: text.index("|>") + 2] if special else text[0]
         ids.append(hash(head) % 1000)
-        text = text[len(head):]
+        text = text[len(head) :]
     return ids
 
 
@@ -126,8 +139,12 @@ def noise_training(record: Record) -> Iterator[Result]:
         table = flow.training_table(float(shift))
         for end, where in (("first5", slice(0, 5)), ("last5", slice(-6, -1))):
             yield record.exact(f"table_{shift}", end, table.sigmas[where].tolist(), row[end])
-        yield record.exact(f"table_{shift}", "timesteps_first5", table.timesteps[:5].tolist(), row["timesteps_first5"])
-        yield record.exact(f"table_{shift}", "timesteps_last5", table.timesteps[-5:].tolist(), row["timesteps_last5"])
+        yield record.exact(
+            f"table_{shift}", "timesteps_first5", table.timesteps[:5].tolist(), row["timesteps_first5"]
+        )
+        yield record.exact(
+            f"table_{shift}", "timesteps_last5", table.timesteps[-5:].tolist(), row["timesteps_last5"]
+        )
         distinct = len(set(table.sigmas[:-1].tolist()))
         yield record.exact(f"table_{shift}", "distinct_values", distinct, row["distinct_values"])
     for row in record.meta["sampled_sigma"]:

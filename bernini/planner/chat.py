@@ -72,7 +72,8 @@ def runs(task: str, prompt: str, visuals: Sequence[Visual], target: Visual) -> l
     text = prompt if visuals else prompt.strip()  # stripped at the ends of the whole content only
     content += [text.rstrip()] if text.strip() else []
     messages = [
-        ("system", [planner_system_prompt(task)]), ("user", content),
+        ("system", [planner_system_prompt(task)]),
+        ("user", content),
         ("assistant", ["<|vision_start|>", target, "<|vision_end|>"]),
     ]
     out: list[Run] = []
@@ -129,6 +130,9 @@ def _visual_positions(visual: Visual, special: Special) -> Tensor:
     t, h, w = visual.grid
     stride = special.tokens_per_second if visual.kind == "video" else 0
     axes = torch.meshgrid(
-        torch.arange(t) * stride, torch.arange(h // special.merge), torch.arange(w // special.merge), indexing="ij"
+        torch.arange(t) * stride,
+        torch.arange(h // special.merge),
+        torch.arange(w // special.merge),
+        indexing="ij",
     )
     return torch.stack([a.flatten() for a in axes])

@@ -29,7 +29,11 @@ class Connector(nn.Module):
             nn.Linear(hidden, context), nn.GELU(), nn.RMSNorm(context, eps=EPS), nn.Linear(context, context)
         )
         self.pred_vit = nn.Sequential(
-            nn.Linear(hidden, vit), nn.GELU(), nn.Linear(vit, vit), nn.RMSNorm(vit, eps=EPS), nn.Linear(vit, vit)
+            nn.Linear(hidden, vit),
+            nn.GELU(),
+            nn.Linear(vit, vit),
+            nn.RMSNorm(vit, eps=EPS),
+            nn.Linear(vit, vit),
         )
 
     def for_renderer(self, hidden: Tensor) -> Tensor:
@@ -109,8 +113,14 @@ class ViTDecoder(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, noise: Tensor, conditions: dict[str, Tensor], *, num_steps: int,
-        source_guidance: float, prompt_guidance: float = 1.0, path: list[Tensor] | None = None,
+        self,
+        noise: Tensor,
+        conditions: dict[str, Tensor],
+        *,
+        num_steps: int,
+        source_guidance: float,
+        prompt_guidance: float = 1.0,
+        path: list[Tensor] | None = None,
     ) -> Tensor:
         """Euler steps from `noise [n, V]`; `conditions` of cond, and of prompt_only, nothing when guided.
 

@@ -18,7 +18,12 @@ def visible(token_type: Tensor, segment_id: Tensor) -> Tensor:
     """Bool `[query, key]` from int64 `[N]` types and segments."""
     position = torch.arange(len(token_type), device=token_type.device)
     return rule(
-        token_type[:, None], token_type[None], segment_id[:, None], segment_id[None], position[:, None], position[None]
+        token_type[:, None],
+        token_type[None],
+        segment_id[:, None],
+        segment_id[None],
+        position[:, None],
+        position[None],
     )
 
 

@@ -71,7 +71,9 @@ class Planner(nn.Module):
         x = self.language.embed_tokens(chat.ids.to(self.device)).clone()
         for visual in chat.visuals:
             where = slice(visual.start, visual.start + visual.num_tokens(self.special.merge))
-            x[where] = self.mask_tokens[0, 0] if visual.role == "target" else features[visual.index].to(x.dtype)
+            x[where] = (
+                self.mask_tokens[0, 0] if visual.role == "target" else features[visual.index].to(x.dtype)
+            )
         return x
 
     def rotary(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +138,8 @@ def project(layer: nn.Module, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple
     """Turned queries `[N, H, d]` and keys, and values `[N, H_kv, d]` of a layer."""
     attention, y = layer.self_attn, layer.input_layernorm(x)
     q, k, v = (
-        p(y).unflatten(-1, (-1, attention.head_dim)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+        p(y).unflatten(-1, (-1, attention.head_dim))
+        for p in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     return turn(q, rotary), turn(k, rotary), v
 
@@ -158,8 +161,12 @@ def special_tokens(config) -> Special:
     """Chat constants from a Qwen2.5-VL configuration."""
     vision = config.vision_config
     return Special(
-        config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id,
-        vision.spatial_merge_size, vision.tokens_per_second,
+        config.image_token_id,
+        config.video_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
+        vision.spatial_merge_size,
+        vision.tokens_per_second,
     )
 
 

@@ -79,7 +79,9 @@ class Planning:
     equal chats are computed once.
     """
 
-    def __init__(self, planner: Planner, chats: Mapping[str, Chat], features: Sequence[Tensor], settings: PlanSettings):
+    def __init__(
+        self, planner: Planner, chats: Mapping[str, Chat], features: Sequence[Tensor], settings: PlanSettings
+    ):
         self.planner, self.settings = planner, settings
         self.num_prefix_passes = self.num_target_passes = 0
         self._same = {name: self._first_equal(chats, name) for name in chats}
@@ -92,6 +94,7 @@ class Planning:
     @staticmethod
     def _first_equal(chats: Mapping[str, Chat], name: str) -> str:
         """The first branch that is the same as `name`."""
+
         def same(a: Chat, b: Chat) -> bool:
             return a.visuals == b.visuals and torch.equal(a.ids, b.ids)
 
@@ -122,15 +125,20 @@ class Planning:
         hidden = self.target_hidden(names)
         conditions = {n: self.planner.connector.for_decoder(hidden[n][indices]) for n in names}
         return self.planner.vit_decoder.sample(
-            noise.to(self.x), conditions, num_steps=settings.decoder_steps,
-            source_guidance=settings.source_guidance, prompt_guidance=settings.prompt_guidance,
+            noise.to(self.x),
+            conditions,
+            num_steps=settings.decoder_steps,
+            source_guidance=settings.source_guidance,
+            prompt_guidance=settings.prompt_guidance,
         )
 
     def target_hidden(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Current states of the target in the named branches, `[n, D]` each."""
         distinct = list(dict.fromkeys(self._same[n] for n in names))
         branches = [self.branches[n] for n in distinct]
-        hidden = self.planner.target_hidden(self.x, [b.prefix for b in branches], [b.rotary for b in branches])
+        hidden = self.planner.target_hidden(
+            self.x, [b.prefix for b in branches], [b.rotary for b in branches]
+        )
         self.num_target_passes += len(distinct)
         states = dict(zip(distinct, hidden, strict=True))
         return {n: states[self._same[n]] for n in names}
@@ -142,9 +150,13 @@ class Planning:
         connector, cond = self.planner.connector, self.branches[self._same["cond"]]
         nothing = self.branches[self._same.get("nothing", "cond")]
         return Plan(
-            self.x, connector.for_renderer(whole), connector.for_renderer(cond.prefix.hidden),
-            connector.for_renderer(nothing.prefix.hidden), {"cond": whole},
-            self.num_prefix_passes, self.num_target_passes,
+            self.x,
+            connector.for_renderer(whole),
+            connector.for_renderer(cond.prefix.hidden),
+            connector.for_renderer(nothing.prefix.hidden),
+            {"cond": whole},
+            self.num_prefix_passes,
+            self.num_target_passes,
         )
 
     def in_chat_order(self, name: str, target: Tensor) -> Tensor:

@@ -67,7 +67,11 @@ def _ends(lengths: Lengths, device: torch.device) -> Tensor:
 
 
 KERNELS: dict[str, Callable[..., Tensor]] = {
-    "sdpa": sdpa, "cudnn": cudnn, "varlen": varlen, "flash2": flash2, "flash3": flash3,
+    "sdpa": sdpa,
+    "cudnn": cudnn,
+    "varlen": varlen,
+    "flash2": flash2,
+    "flash3": flash3,
 }
 
 

@@ -34,7 +34,7 @@ class Experts(nn.Module):
         self.boundary = boundary if low is not None else 0.0
 
     def name_for(self, timestep: float) -> str:
-        """"high" or "low" for a timestep in 0…1000."""
+        """ "high" or "low" for a timestep in 0…1000."""
         return "high" if timestep >= self.boundary * 1000 else "low"
 
     def __getitem__(self, name: str) -> Renderer:
@@ -48,8 +48,13 @@ class Clip:
     """
 
     def __init__(
-        self, renderer: Renderer, sources: Sources, contexts: Mapping[str, Tensor],
-        latent_thw: tuple[int, int, int], *, pack: bool | None = None,
+        self,
+        renderer: Renderer,
+        sources: Sources,
+        contexts: Mapping[str, Tensor],
+        latent_thw: tuple[int, int, int],
+        *,
+        pack: bool | None = None,
     ):
         self.renderer, self.sources, self.contexts = renderer, sources, contexts
         self.latent_thw, self.pack = latent_thw, pack
@@ -97,7 +102,9 @@ class Clip:
         if key not in self._inputs:
             visible = self.sources.visible(branch.sources)
             context, keys_values = self._context_of(branch.context)
-            self._inputs[key] = SequenceInputs(self._tokens(visible), self._rope(visible), context, keys_values)
+            self._inputs[key] = SequenceInputs(
+                self._tokens(visible), self._rope(visible), context, keys_values
+            )
         return self._inputs[key]
 
     def _tokens(self, visible) -> Tensor:

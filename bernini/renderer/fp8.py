@@ -19,7 +19,9 @@ class Float8Linear(nn.Module):
         scale = linear.weight.detach().abs().amax(1, keepdim=True).float().clamp_min(1e-12) / LARGEST
         self.register_buffer("weight", (linear.weight.detach().float() / scale).to(torch.float8_e4m3fn))
         self.register_buffer("scale", scale)
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+        self.bias = (
+            None if linear.bias is None else nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         weight = (self.weight.float() * self.scale).to(x.dtype)

@@ -166,8 +166,14 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
     def forward(
-        self, x: Tensor, time: Tensor, rope: Tensor, keys_values: tuple[Tensor, Tensor],
-        lengths: Lengths, context_lengths: Lengths, attend: Callable[..., Tensor],
+        self,
+        x: Tensor,
+        time: Tensor,
+        rope: Tensor,
+        keys_values: tuple[Tensor, Tensor],
+        lengths: Lengths,
+        context_lengths: Lengths,
+        attend: Callable[..., Tensor],
     ) -> Tensor:
         """x `[N, D]`, time `[B, 6, D]`, rope `[N, d/2]`, keys and values `[ΣL, H, d]`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time.float()).unbind(1)
@@ -239,12 +245,14 @@ class Renderer(nn.Module):
         temb, time = self.condition_embedder.time(timesteps.to(x.device), x.dtype)
         x = self.run_blocks(x, time, sequences, lengths)
         shift, scale = (self.scale_shift_table + temb.float().unsqueeze(1)).unbind(1)
-        x = torch.cat([part[-len(t):] for part, t in zip(x.split(lengths), targets, strict=True)])
+        x = torch.cat([part[-len(t) :] for part, t in zip(x.split(lengths), targets, strict=True)])
         target_lengths = [len(t) for t in targets]
         x = modulate(self.norm_out(x), shift, scale, target_lengths).to(x.dtype)
         return list(self.proj_out(x).split(target_lengths))
 
-    def run_blocks(self, x: Tensor, time: Tensor, sequences: Sequence[SequenceInputs], lengths: Lengths) -> Tensor:
+    def run_blocks(
+        self, x: Tensor, time: Tensor, sequences: Sequence[SequenceInputs], lengths: Lengths
+    ) -> Tensor:
         """All blocks over the packed tokens `[N, D]`."""
         rope = join([s.rope for s in sequences])
         context_lengths = [len(s.context) for s in sequences]

@@ -18,7 +18,13 @@ from bernini.memory import MemorySettings
 from bernini.weights import open_model
 
 SMALL = dict(
-    num_frames=9, max_image_size=48, height=32, width=48, num_inference_steps=3, planning_step=3, vit_denoising_step=1
+    num_frames=9,
+    max_image_size=48,
+    height=32,
+    width=48,
+    num_inference_steps=3,
+    planning_step=3,
+    vit_denoising_step=1,
 )
 FLAGS = [x for k, v in SMALL.items() for x in (f"--{k.replace('_', '-')}", str(v))]
 
@@ -27,8 +33,11 @@ def case(task, media, tmp_path, **more):
     videos = {"v2v": 1, "mv2v": 1, "rv2v": 1, "ads2v": 2}.get(task, 0)
     images = {"i2i": 1, "i2v": 1, "r2v": 2, "rv2v": 2}.get(task, 0)
     values = dict(
-        task_type=task, prompt="a red car", videos=tuple(map(str, (media["sound"], media["silent"])[:videos])),
-        images=tuple(map(str, (media["wide"], media["tall"])[:images])), output=str(tmp_path / f"{task}.mp4"),
+        task_type=task,
+        prompt="a red car",
+        videos=tuple(map(str, (media["sound"], media["silent"])[:videos])),
+        images=tuple(map(str, (media["wide"], media["tall"])[:images])),
+        output=str(tmp_path / f"{task}.mp4"),
     )
     return Case(**(values | more))
 
@@ -54,7 +63,9 @@ def pipelines(tiny):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("layout, preset", [("full", "released_v2"), ("full", "paper"), ("diffusers", "released_v1")])
+@pytest.mark.parametrize(
+    "layout, preset", [("full", "released_v2"), ("full", "paper"), ("diffusers", "released_v1")]
+)
 def test_every_task_gives_a_file_of_the_asked_size(pipelines, media, tmp_path, task, layout, preset):
     pipeline, job = pipelines(layout, preset=preset), case(task, media, tmp_path)
     generated = pipeline.generate(job, pipeline.settings(job, SMALL))
@@ -97,7 +108,12 @@ def test_prompt_and_sources_reach_the_result(pipelines, media, tmp_path):
     settings = pipeline.settings(case("v2v", media, tmp_path), SMALL)
     hashes = {
         pipeline.generate(case("v2v", media, tmp_path, **change), settings).latent_hash
-        for change in ({}, {"prompt": "a blue car"}, {"videos": (str(media["silent"]),)}, {"task_type": "mv2v"})
+        for change in (
+            {},
+            {"prompt": "a blue car"},
+            {"videos": (str(media["silent"]),)},
+            {"task_type": "mv2v"},
+        )
     }
     # both clips hold the same frames, but were encoded apart, so all four differ unless pixels are equal
     assert len(hashes) >= 3
@@ -131,7 +147,10 @@ def test_eight_bit_and_bfloat16_run_and_stay_near(tiny, media, tmp_path):
 def test_vae_tiling_gives_nearly_the_same_pixels(tiny):
     from bernini.generate.parts import Parts
 
-    model, frames = open_model(tiny()), np.random.default_rng(0).integers(0, 255, (5, 320, 320, 3), dtype=np.uint8)
+    model, frames = (
+        open_model(tiny()),
+        np.random.default_rng(0).integers(0, 255, (5, 320, 320, 3), dtype=np.uint8),
+    )
     whole, tiles = (Parts(model, MemorySettings(vae_tiling=t))["vae"] for t in (False, True))
     latent = whole.encode(frames)
     assert latent.shape == (1, 16, 2, 40, 40)
@@ -190,10 +209,19 @@ def test_reasoning_by_the_planner_reaches_the_prompt(pipelines, media, tmp_path)
 def test_case_file_with_the_released_keys(media, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(media["silent"].read_bytes())
     file = tmp_path / "case.json"
-    file.write_text(json.dumps({
-        "task_type": "rv2v", "guidance_mode": "rv2v_wapg", "prompt": "p", "video": "clip.mp4", "image": None,
-        "images": [str(media["wide"])], "output": "o.mp4",
-    }))
+    file.write_text(
+        json.dumps(
+            {
+                "task_type": "rv2v",
+                "guidance_mode": "rv2v_wapg",
+                "prompt": "p",
+                "video": "clip.mp4",
+                "image": None,
+                "images": [str(media["wide"])],
+                "output": "o.mp4",
+            }
+        )
+    )
     read = read_case(file).checked()
     assert read.videos == (str(tmp_path / "clip.mp4"),) and read.guidance_mode == "rv2v_wapg"
 
@@ -236,8 +264,19 @@ def run(*argv, capsys):
 
 def test_command_writes_a_clip_and_prints_its_path(tiny, media, tmp_path, capsys):
     code, out, err = run(
-        "--model", tiny("one_expert"), "--task", "v2v", "--prompt", "red", "--video", media["sound"], "--keep-audio",
-        "--output", tmp_path / "o.mp4", *FLAGS, capsys=capsys,
+        "--model",
+        tiny("one_expert"),
+        "--task",
+        "v2v",
+        "--prompt",
+        "red",
+        "--video",
+        media["sound"],
+        "--keep-audio",
+        "--output",
+        tmp_path / "o.mp4",
+        *FLAGS,
+        capsys=capsys,
     )
     assert code == 0 and out.strip() == str(tmp_path / "o.mp4") and (tmp_path / "o.mp4").exists()
     assert "memory:" in err and "denoising" in err and "left" in err
@@ -247,10 +286,14 @@ def test_batch_goes_on_after_a_bad_case_and_says_so(tiny, media, tmp_path, capsy
     wrong = tmp_path / "wrong.mp4"
     wrong.write_text("no video")
     batch = tmp_path / "batch.json"
-    batch.write_text(json.dumps([
-        {"prompt": "a", "task_type": "v2v", "video": str(wrong), "output": str(tmp_path / "a.mp4")},
-        {"prompt": "b", "task_type": "t2i", "output": str(tmp_path / "b.png")},
-    ]))
+    batch.write_text(
+        json.dumps(
+            [
+                {"prompt": "a", "task_type": "v2v", "video": str(wrong), "output": str(tmp_path / "a.mp4")},
+                {"prompt": "b", "task_type": "t2i", "output": str(tmp_path / "b.png")},
+            ]
+        )
+    )
     code, out, err = run("--model", tiny("one_expert"), "--inputs", batch, "--quiet", *FLAGS, capsys=capsys)
     assert code == 1 and (tmp_path / "b.png").exists() and "wrong.mp4 cannot be read as a video" in err
 
@@ -281,7 +324,9 @@ def test_mistakes_are_one_line_and_code_2(tiny, media, capsys, argv, message):
     assert lines[0].startswith("error: ") and message in lines[0]
 
 
-@pytest.mark.parametrize("name, message", [("nowhere", "is not a folder"), ("empty", "no known model layout")])
+@pytest.mark.parametrize(
+    "name, message", [("nowhere", "is not a folder"), ("empty", "no known model layout")]
+)
 def test_wrong_model_folders_are_one_line(tmp_path, capsys, name, message):
     (tmp_path / "empty").mkdir()
     code, _, err = run("--model", tmp_path / name, "--prompt", "p", "--task", "t2v", capsys=capsys)
@@ -292,7 +337,9 @@ def test_estimate_only_loads_nothing(tiny, capsys, monkeypatch):
     from bernini.generate.parts import Parts
 
     monkeypatch.setattr(Parts, "_load", lambda *a: pytest.fail("loaded"))
-    code, out, _ = run("--model", tiny(), "--prompt", "p", "--task", "t2v", "--estimate-only", *FLAGS, capsys=capsys)
+    code, out, _ = run(
+        "--model", tiny(), "--prompt", "p", "--task", "t2v", "--estimate-only", *FLAGS, capsys=capsys
+    )
     assert code == 0 and out.startswith("memory: weights high")
 
 

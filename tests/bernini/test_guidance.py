@@ -7,7 +7,16 @@ from bernini.conditions import Sources
 from bernini.errors import CaseError
 from bernini.flow import unipc_schedule
 from bernini.generate.guidance import (
-    PLANNER_MODES, RENDERER_MODES, Omegas, Projection, StepState, active, branches, guide, mode_named, projected,
+    PLANNER_MODES,
+    RENDERER_MODES,
+    Omegas,
+    Projection,
+    StepState,
+    active,
+    branches,
+    guide,
+    mode_named,
+    projected,
     projected_clean,
 )
 from bernini.generate.presets import PRESETS, TASKS, settings_for
@@ -36,7 +45,9 @@ def contexts():
 def sources(videos=1, images=2, **rules):
     torch.manual_seed(2)
     return Sources.of(
-        [torch.randn(1, 16, *THW) for _ in range(videos)], [torch.randn(1, 16, 1, 4, 4) for _ in range(images)], **rules
+        [torch.randn(1, 16, *THW) for _ in range(videos)],
+        [torch.randn(1, 16, 1, 4, 4) for _ in range(images)],
+        **rules,
     )
 
 
@@ -48,7 +59,11 @@ def denoise(experts, contexts, mode, seen, steps=4, pack=None, omegas=None, solv
 
 def reference(experts, contexts, mode_name, seen, steps=4):
     """The released rule written out: every branch of every increment computed anew, one by one."""
-    omegas, solver, latent = Omegas(vid=0.75, img=3, txt=4, tgt=1.5), UniPC(unipc_schedule(steps, 5.0)), initial_noise(THW, 5)
+    omegas, solver, latent = (
+        Omegas(vid=0.75, img=3, txt=4, tgt=1.5),
+        UniPC(unipc_schedule(steps, 5.0)),
+        initial_noise(THW, 5),
+    )
     count, scaled = 0, False
     for i, t in enumerate(solver.schedule.timesteps):
         name = experts.name_for(float(t))
@@ -64,7 +79,13 @@ def reference(experts, contexts, mode_name, seen, steps=4):
         full, base = e("all", "plan"), e("none", "negative")
         if mode_name == "rv2v_wapg":
             v, a, b, d = e("video", "negative"), e("all", "negative"), e("all", "prompt"), e("all", "plan")
-            guided = base + omegas.vid * (v - base) + omegas.img * (a - v) + omegas.txt * (b - a) + omegas.tgt * (d - b)
+            guided = (
+                base
+                + omegas.vid * (v - base)
+                + omegas.img * (a - v)
+                + omegas.txt * (b - a)
+                + omegas.tgt * (d - b)
+            )
         else:
             a, b = e("all", "negative"), e("all", "prompt")
             state = StepState(latent, float(solver.schedule.sigmas[i]))
@@ -85,7 +106,9 @@ def reference(experts, contexts, mode_name, seen, steps=4):
     ],
 )
 @pytest.mark.parametrize("pack", [False, True])
-def test_fewer_forwards_than_the_release_with_equal_results(experts, contexts, mode, videos, images, ours, released, pack):
+def test_fewer_forwards_than_the_release_with_equal_results(
+    experts, contexts, mode, videos, images, ours, released, pack
+):
     seen = sources(videos, images)
     latent, forwards = denoise(experts, contexts, PLANNER_MODES[mode], seen, pack=pack)
     expected, counted = reference(experts, contexts, mode, seen)
@@ -101,7 +124,10 @@ def test_paper_form_projects_each_of_four_increments(experts, contexts):
 
 def test_equation_12_by_hand():
     mode = PLANNER_MODES["rv2v_wapg"]
-    e = {b: torch.full((1, 1, 1, 1, 1), float(10**i)) for i, b in enumerate(branches(mode, Omegas(vid=1, img=1)))}
+    e = {
+        b: torch.full((1, 1, 1, 1, 1), float(10**i))
+        for i, b in enumerate(branches(mode, Omegas(vid=1, img=1)))
+    }
     guided = guide(mode, Omegas(vid=2, img=3, txt=5, tgt=7), e, StepState(torch.zeros(1), 0.5))
     assert float(guided) == 1 + 2 * 9 + 3 * 90 + 5 * 900 + 7 * 9000
 
@@ -112,7 +138,9 @@ def test_all_omegas_one_give_the_last_branch():
             if mode.direction == "plain":
                 one = Omegas(vid=1, img=1, txt=1, tgt=1)
                 e = {b: torch.randn(1, 2, 1, 2, 2) for b in branches(mode, one)}
-                torch.testing.assert_close(guide(mode, one, e, StepState(torch.zeros(1), 0.5)), e[mode.chain[-1][1]])
+                torch.testing.assert_close(
+                    guide(mode, one, e, StepState(torch.zeros(1), 0.5)), e[mode.chain[-1][1]]
+                )
 
 
 def test_zero_omega_leaves_a_branch_out_in_the_planner_release_only():
@@ -139,7 +167,9 @@ def test_clean_projection_limits_the_norm_of_each_latent_frame():
 
 @pytest.mark.parametrize("mode", RENDERER_MODES)
 def test_euler_never_gives_nan_though_its_last_sigma_is_0(experts, contexts, mode):
-    latent, _ = denoise(experts, contexts, RENDERER_MODES[mode], sources(renumber_images=True), solver="euler")
+    latent, _ = denoise(
+        experts, contexts, RENDERER_MODES[mode], sources(renumber_images=True), solver="euler"
+    )
     assert torch.isfinite(latent).all()
 
 
@@ -177,11 +207,17 @@ def test_euler_moves_by_velocity_times_difference_of_sigmas():
     assert float(solver.step(torch.tensor(2.0), torch.tensor(1.0))) == pytest.approx(1 + (0 - 1) * 2.0)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: mode_named("rv2v", planner=True), lambda: mode_named("paper", planner=False),
-    lambda: solver_named("heun", 4, 5.0), lambda: solver_named("unipc", 0, 5.0),
-    lambda: settings_for("released_v3", "v2v", planner=True), lambda: settings_for("paper", "x2v", planner=True),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mode_named("rv2v", planner=True),
+        lambda: mode_named("paper", planner=False),
+        lambda: solver_named("heun", 4, 5.0),
+        lambda: solver_named("unipc", 0, 5.0),
+        lambda: settings_for("released_v3", "v2v", planner=True),
+        lambda: settings_for("paper", "x2v", planner=True),
+    ],
+)
 def test_unknown_names_are_refused_with_the_known_ones(call):
     with pytest.raises(CaseError):
         call()
@@ -199,5 +235,11 @@ def test_presets_hold_the_published_numbers():
     assert (paper.omega_txt, paper.omega_vid, paper.omega_img, paper.omega_tgt) == (4, 1.25, 3, 1.5)
     assert settings_for("paper", "t2v", planner=True).num_inference_steps == 60
     two = settings_for("released_v2", "rv2v", planner=True)
-    assert (two.omega_txt, two.omega_img, two.omega_vid, two.omega_scale, two.planning_step) == (5.5, 4, 1.75, 0.75, 50)
+    assert (two.omega_txt, two.omega_img, two.omega_vid, two.omega_scale, two.planning_step) == (
+        5.5,
+        4,
+        1.75,
+        0.75,
+        50,
+    )
     assert settings_for("released_v1", "v2v", planner=False).guidance_mode == "v2v_apg"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pkgutil import resolve_name
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -9,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from bernini import model_command
 from bernini.parity.records import Record
 from bernini.parity.verify import CHECKS, checked
-from pkgutil import resolve_name
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -37,7 +37,11 @@ def test_command_prints_one_line_a_quantity_and_returns_0(golden, tmp_path, caps
 
 @pytest.mark.parametrize(
     "name, tensor, scale",
-    [("guidance_full", "out.rv2v_wapg", 1e-4), ("rope", "d24.g1x4x4.s5.real", 1e-9), ("dit_tiny", "out.video", 1e-4)],
+    [
+        ("guidance_full", "out.rv2v_wapg", 1e-4),
+        ("rope", "d24.g1x4x4.s5.real", 1e-9),
+        ("dit_tiny", "out.video", 1e-4),
+    ],
 )
 def test_a_small_change_of_a_recorded_tensor_is_found(golden, tmp_path, capsys, name, tensor, scale):
     copy(golden, tmp_path, name)

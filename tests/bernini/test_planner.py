@@ -58,8 +58,11 @@ def naive(planner, all_chats, feats, settings, order, noise):
             n: planner.connector.for_decoder(h[all_chats[n].target][indices]) for n, h in states.items()
         }
         new = planner.vit_decoder.sample(
-            noise(len(indices)), conditions, num_steps=settings.decoder_steps,
-            source_guidance=settings.source_guidance, prompt_guidance=settings.prompt_guidance,
+            noise(len(indices)),
+            conditions,
+            num_steps=settings.decoder_steps,
+            source_guidance=settings.source_guidance,
+            prompt_guidance=settings.prompt_guidance,
         )
         for n, c in all_chats.items():
             inputs[n][torch.arange(c.target.start, c.target.stop)[indices]] = new
@@ -142,7 +145,9 @@ def test_a_lone_index_0_is_predicted_unless_the_released_fault_is_wanted(planner
     def target(skip):
         settings = PlanSettings(num_steps=12, decoder_steps=1, skip_lone_index0=skip)
         order = [0, 6, 2, 5, 1, 7, 3, 4]  # the first entry leaves last, alone
-        return Planning(planner, chats(planner), features(planner), settings).run(order, noise_from(1)).target[0]
+        return (
+            Planning(planner, chats(planner), features(planner), settings).run(order, noise_from(1)).target[0]
+        )
 
     mask = planner.mask_tokens[0, 0]
     torch.testing.assert_close(target(True), mask)

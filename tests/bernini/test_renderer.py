@@ -21,7 +21,9 @@ def relative(ours, theirs):
 def inputs(model, latents, ids, target, text):
     segments = [(tuple(x.shape[2:]), i) for x, i in zip(latents, ids, strict=True)]
     tokens = torch.cat([torch.zeros(0, model.config.inner_dim), *(model.embed(x) for x in latents)])
-    return SequenceInputs(tokens, model.rope([*segments, (tuple(target.shape[2:]), 0.0)]), model.embed_context(text))
+    return SequenceInputs(
+        tokens, model.rope([*segments, (tuple(target.shape[2:]), 0.0)]), model.embed_context(text)
+    )
 
 
 @pytest.fixture
@@ -36,7 +38,12 @@ def test_without_sources_it_equals_diffusers_on_the_same_weights(thw, heads, hea
     from diffusers import WanTransformer3DModel
 
     config = RendererConfig(
-        num_attention_heads=heads, attention_head_dim=head_dim, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=layers
+        num_attention_heads=heads,
+        attention_head_dim=head_dim,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=layers,
     )
     torch.manual_seed(1)
     theirs = WanTransformer3DModel.from_config(config.to_json()).eval()
@@ -66,7 +73,9 @@ def test_sources_change_the_target_and_their_ids_matter(model):
     target, image = target
 
     def run(latents, ids):
-        return model([model.embed(target)], torch.tensor([500.0]), [inputs(model, latents, ids, target, text)])[0]
+        return model(
+            [model.embed(target)], torch.tensor([500.0]), [inputs(model, latents, ids, target, text)]
+        )[0]
 
     alone, one, two = run([], []), run([image], [1.0]), run([image], [2.0])
     assert relative(one, alone) > 1e-2
@@ -77,7 +86,9 @@ def test_modulation_is_kept_per_sequence_not_per_token(model):
     shapes = []
     model.blocks[0].register_forward_hook(lambda module, args, out: shapes.append(args[1].shape))
     target = torch.randn(1, 16, 4, 8, 8)
-    model([model.embed(target)], torch.tensor([500.0]), [inputs(model, [], [], target, torch.randn(1, 4, 32))])
+    model(
+        [model.embed(target)], torch.tensor([500.0]), [inputs(model, [], [], target, torch.randn(1, 4, 32))]
+    )
     assert shapes == [(1, 6, RENDERER.inner_dim)]
 
 
@@ -165,7 +176,9 @@ def test_packed_branches_equal_sequential_ones_and_are_one_call(model):
 
 def test_constants_of_a_clip_are_computed_once(model):
     calls = {"patch": 0, "text": 0, "keys": 0}
-    model.condition_embedder.text_embedder.register_forward_hook(lambda *a: calls.__setitem__("text", calls["text"] + 1))
+    model.condition_embedder.text_embedder.register_forward_hook(
+        lambda *a: calls.__setitem__("text", calls["text"] + 1)
+    )
     model.patch_embedding.register_forward_hook(lambda *a: calls.__setitem__("patch", calls["patch"] + 1))
     model.blocks[0].attn2.to_k.register_forward_hook(lambda *a: calls.__setitem__("keys", calls["keys"] + 1))
     work = clip(model, None)

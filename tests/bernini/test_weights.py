@@ -28,8 +28,10 @@ def state(model, part):
 @pytest.mark.parametrize(
     "layout, parts, boundary",
     [
-        ("full", {"high", "low", "planner", "text", "vae"}, 0.875), ("diffusers", {"high", "low", "text", "vae"}, 0.875),
-        ("one_expert", {"high", "text", "vae"}, 0.0), ("experts", {"high", "low", "text", "vae"}, 0.875),
+        ("full", {"high", "low", "planner", "text", "vae"}, 0.875),
+        ("diffusers", {"high", "low", "text", "vae"}, 0.875),
+        ("one_expert", {"high", "text", "vae"}, 0.0),
+        ("experts", {"high", "low", "text", "vae"}, 0.875),
     ],
 )
 def test_every_layout_is_recognised_and_fits(tiny, layout, parts, boundary):
@@ -52,7 +54,11 @@ def test_averaged_copy_wins_and_prefixes_are_tried_in_order(tmp_path):
     from bernini.weights import read_entries
 
     save_file(
-        {"diff_dec.transformer.a": torch.zeros(1), "ema.diff_dec.transformer.a": torch.ones(1), "transformer.a": torch.ones(2)},
+        {
+            "diff_dec.transformer.a": torch.zeros(1),
+            "ema.diff_dec.transformer.a": torch.ones(1),
+            "transformer.a": torch.ones(2),
+        },
         tmp_path / "m.safetensors",
     )
     found = under(prefer_ema(read_entries(tmp_path)), ("diff_dec.transformer.", "transformer.", ""))
@@ -66,7 +72,10 @@ def test_old_flat_qwen_configuration_is_read(tiny, tmp_path):
     text = config.pop("text_config")
     rope = text.pop("rope_parameters")
     flat = {k: v for k, v in text.items() if k not in ("model_type", "layer_types", "dtype", "architectures")}
-    flat |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    flat |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }
     (folder / "mllm" / "config.json").write_text(json.dumps(config | flat))
     planner = open_model(folder).part("planner").load()
     assert planner.language.config.num_hidden_layers == 3
@@ -90,7 +99,9 @@ def test_conversion_there_and_back_through_a_planner_of_another_folder(tiny, tmp
     assert model_command.main(argv) == 2 and "--planner" in capsys.readouterr().err
     assert model_command.main([*argv, "--planner", str(tiny())]) == 0
     joined = open_model(tmp_path / "out")
-    assert torch.equal(state(joined, "high")["proj_out.weight"], state(opened(tiny, "diffusers"), "high")["proj_out.weight"])
+    assert torch.equal(
+        state(joined, "high")["proj_out.weight"], state(opened(tiny, "diffusers"), "high")["proj_out.weight"]
+    )
 
 
 def test_conversion_casts_on_request_and_refuses_a_full_folder(tiny, tmp_path, capsys):
@@ -161,7 +172,10 @@ def test_a_wrong_checkpoint_is_refused_by_name(broken, change, message):
         (lambda f: (f / "vae" / "config.json").write_text("{"), "is not JSON"),
         (lambda f: shutil.rmtree(f / "text_encoder"), "is missing"),
         (lambda f: (f / "transformer" / "diffusion_pytorch_model.safetensors").unlink(), "no .safetensors"),
-        (lambda f: (f / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"1234"), "cannot be read"),
+        (
+            lambda f: (f / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"1234"),
+            "cannot be read",
+        ),
         (lambda f: _config(f, image_dim=1280), "image embedder"),
     ],
 )
@@ -214,7 +228,10 @@ def big(tiny):
     class Sized(type(model.part("high"))):
         num_values = property(lambda self: billions[self.name])
 
-    parts = {n: Sized(**{**vars(p), "config": config if n in ("high", "low") else p.config}) for n, p in model.parts.items()}
+    parts = {
+        n: Sized(**{**vars(p), "config": config if n in ("high", "low") else p.config})
+        for n, p in model.parts.items()
+    }
     return replace(model, parts=parts)
 
 
@@ -225,8 +242,7 @@ def test_estimate_of_the_released_model_is_near_its_published_size(tiny):
 
 
 @pytest.mark.parametrize(
-    "free, flag",
-    [(200, None), (60, "--offload sequential"), (22, "--precision fp8 --offload sequential")],
+    "free, flag", [(200, None), (60, "--offload sequential"), (22, "--precision fp8 --offload sequential")]
 )
 def test_refusal_names_the_flag_that_would_fit(tiny, free, flag):
     memory = MemorySettings(device="cuda", precision="bf16")
