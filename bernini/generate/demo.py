@@ -44,10 +44,9 @@ class Studio:
         self._stop = threading.Event()
         self._busy = threading.Lock()
 
-    def cancel(self) -> str:
-        """Asks the running generation to stop."""
+    def cancel(self) -> None:
+        """Asks the running generation to stop; it does at its next step."""
         self._stop.set()
-        return "stopping at the next step"
 
     def run(
         self, case: Case, given: dict, reasoning: str, keep_audio: bool
@@ -72,7 +71,7 @@ class Studio:
         worker.start()
         started: dict[str, float] = {}
         while True:
-            kind, value = news.get()
+            kind, value = newest(news)
             if kind == "progress":
                 yield status(*value, started), None
             else:
@@ -99,6 +98,15 @@ class Studio:
         except BaseException as error:  # a bug: the page must not wait for ever, the log gets the rest
             news.put(("error", f"{type(error).__name__}: {error}"))
             raise
+
+
+def newest(news: queue.Queue) -> tuple:
+    """The last thing said; a page that lags behind must not replay every step."""
+    item = news.get()
+    time.sleep(0.05)
+    while not news.empty():
+        item = news.get()
+    return item
 
 
 def status(stage: str, done: int, total: int, started: dict[str, float]) -> str:
@@ -145,7 +153,7 @@ def page(studio: Studio):
             yield from answers(studio, *values)
 
         go.click(generate, asked, [line, video_out, image_out], api_name="generate")
-        stop.click(studio.cancel, None, line, api_name="cancel", queue=False)
+        stop.click(studio.cancel, None, None, api_name="cancel", queue=False)
     return blocks
 
 
