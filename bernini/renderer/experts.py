@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from bernini.conditions import Sources
 from bernini.renderer.transformer import Renderer, SequenceInputs, join
 
-PACK_BELOW_TOKENS = 2048  # larger calls fill the device by themselves; packing them was seen to lose
+# Larger calls fill the device by themselves, and packing them loses: 10 % at 450 tokens on one core
+# (benchmarks/model_guided_step.py); 2048 on a GPU is a guess from reports of others.
+PACK_BELOW_TOKENS = {"cpu": 128, "cuda": 2048}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Clip:
     def _packs(self, num_target: int, inputs: list[SequenceInputs]) -> bool:
         if self.pack is not None:
             return self.pack
-        return max(len(i.sources) for i in inputs) + num_target < PACK_BELOW_TOKENS
+        limit = PACK_BELOW_TOKENS.get(self.renderer.proj_out.weight.device.type, 0)
+        return max(len(i.sources) for i in inputs) + num_target < limit
 
     @torch.no_grad()
     def inputs(self, branch: Branch) -> SequenceInputs:
