@@ -18,8 +18,9 @@ import torch
 from benchmarks.model_timing import interleaved, machine, relative
 from bernini.config import RendererConfig
 from bernini.renderer.attention import _has_varlen
+from bernini.renderer.layers import gated, modulate
 from bernini.renderer.rope import rotate
-from bernini.renderer.transformer import Renderer, SequenceInputs, gated, modulate
+from bernini.renderer.transformer import Renderer, SequenceInputs
 
 SMALL = RendererConfig(num_attention_heads=12, ffn_dim=8960, num_layers=30)
 LARGE = RendererConfig()
@@ -86,7 +87,9 @@ def inputs(bench: Bench, model: Renderer, segments) -> SequenceInputs:
     sources = [model.embed(bench.randn(1, 16, *thw)) for thw, _ in segments[:-1]]
     context = model.embed_context(bench.randn(1, 512, model.config.text_dim))
     empty = bench.randn(0, model.config.inner_dim)
-    return SequenceInputs(torch.cat([empty, *sources]), model.rope(segments), context, model.keys_values(context))
+    return SequenceInputs(
+        torch.cat([empty, *sources]), model.rope(segments), context, model.keys_values(context)
+    )
 
 
 @torch.no_grad()
@@ -130,12 +133,18 @@ def with_source(bench: Bench, row: str) -> list[str]:
     both = inputs(bench, model, [(thw, 1.0), (thw, 0.0)])
     double = (2 * thw[0], *thw[1:])
     alone = inputs(bench, model, [(double, 0.0)])
-    t, small, large = torch.tensor([500], device=bench.device), bench.randn(1, 16, *thw), bench.randn(1, 16, *double)
+    t, small, large = (
+        torch.tensor([500], device=bench.device),
+        bench.randn(1, 16, *thw),
+        bench.randn(1, 16, *double),
+    )
     ways = {
         "plain clip, 2N tokens": lambda: model([model.embed(large)], t, [alone]),
         "source and target": lambda: model([model.embed(small)], t, [both]),
     }
-    return line(row, f"V2V forward{peak()}", interleaved(ways, bench.repeats), flops(ways["source and target"]), None)
+    return line(
+        row, f"V2V forward{peak()}", interleaved(ways, bench.repeats), flops(ways["source and target"]), None
+    )
 
 
 @torch.no_grad()
@@ -145,11 +154,20 @@ def guided_step(bench: Bench, row: str) -> list[str]:
 
     c, thw = bench.config(SMALL), bench.latent(9)
     case = setting(
-        c.num_attention_heads, c.attention_head_dim, c.ffn_dim, c.num_layers, thw, bench.device, bench.dtype, c.text_dim
+        c.num_attention_heads,
+        c.attention_head_dim,
+        c.ffn_dim,
+        c.num_layers,
+        thw,
+        bench.device,
+        bench.dtype,
+        c.text_dim,
     )
     todo = ways(*case)
     error = max(relative(todo[k](), todo["released"]()) for k in ("deduplicated", "packed"))
-    what = "guided RV2V step" + (", packed through varlen" if bench.device == "cuda" and _has_varlen() else "")
+    what = "guided RV2V step" + (
+        ", packed through varlen" if bench.device == "cuda" and _has_varlen() else ""
+    )
     return line(row, what + peak(), interleaved(todo, bench.repeats), flops(todo["deduplicated"]), error)
 
 
@@ -161,9 +179,13 @@ class IsolatedSources:
         self.source = inputs(bench, model, [(thw, 1.0)])
         self.target = inputs(bench, model, [(thw, 0.0)])
         self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.run(model.embed(bench.randn(1, 16, *thw)), torch.zeros(1, device=bench.device), self.source, keep=True)
+        self.run(
+            model.embed(bench.randn(1, 16, *thw)), torch.zeros(1, device=bench.device), self.source, keep=True
+        )
 
-    def run(self, x: torch.Tensor, t: torch.Tensor, inputs: SequenceInputs, keep: bool = False) -> torch.Tensor:
+    def run(
+        self, x: torch.Tensor, t: torch.Tensor, inputs: SequenceInputs, keep: bool = False
+    ) -> torch.Tensor:
         """Hidden states of x; keeps its keys and values, or sees the kept ones."""
         model, n = self.model, [len(x)]
         time = model.condition_embedder.time(t, x.dtype)[1]
@@ -191,9 +213,13 @@ def isolated(bench: Bench, row: str) -> list[str]:
     t, latent = torch.tensor([500.0], device=bench.device), bench.randn(1, 16, *thw)
     ways = {
         "full attention": lambda: model([model.embed(latent)], t, [both]),
-        "isolated sources (another model function)": lambda: variant.run(model.embed(latent), t, variant.target),
+        "isolated sources (another model function)": lambda: variant.run(
+            model.embed(latent), t, variant.target
+        ),
     }
-    return line(row, f"V2V forward{peak()}", interleaved(ways, bench.repeats), flops(ways["full attention"]), None)
+    return line(
+        row, f"V2V forward{peak()}", interleaved(ways, bench.repeats), flops(ways["full attention"]), None
+    )
 
 
 def planner_loop(bench: Bench, row: str) -> list[str]:
@@ -217,7 +243,9 @@ def planner_loop(bench: Bench, row: str) -> list[str]:
 
     ways = {
         "released rule": lambda: released(model, chats, features, order, settings, device_noise()),
-        "kept prefix": lambda: Planning(model, chats, features, settings).run(order, device_noise()).with_target,
+        "kept prefix": lambda: (
+            Planning(model, chats, features, settings).run(order, device_noise()).with_target
+        ),
     }
     error = relative(ways["kept prefix"]().float(), ways["released rule"]().float())
     work = flops(ways["kept prefix"])
@@ -227,8 +255,8 @@ def planner_loop(bench: Bench, row: str) -> list[str]:
 @torch.no_grad()
 def decode(bench: Bench, row: str) -> list[str]:
     """G9: autoencoder decode of 81 frames 480 x 832: float32, bfloat16, channels-last."""
+    from bernini.layouts import make_vae
     from bernini.tiny import tiny_vae
-    from bernini.weights import make_vae
 
     t, y, x = (3, 8, 8) if bench.tiny else CLIP
     with torch.device(bench.device):
@@ -256,17 +284,19 @@ def end_to_end(bench: Bench, row: str) -> list[str]:
     from bernini.generate.guidance import RENDERER_MODES, Mode, Omegas, prompt
     from bernini.generate.sample import Denoiser, initial_noise
     from bernini.generate.solver import solver_named
+    from bernini.layouts import make_vae
     from bernini.renderer.experts import Experts
     from bernini.tiny import tiny_vae
     from bernini.vae import Autoencoder
-    from bernini.weights import make_vae
 
     thw, model = bench.latent(), bench.renderer(SMALL)
     with torch.device(bench.device):
         vae = (tiny_vae() if bench.tiny else make_vae({})).eval().requires_grad_(False)
         theirs = WanTransformer3DModel.from_config(model.config.to_json()).to(bench.dtype).eval()
     theirs.load_state_dict(model.state_dict())
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+    )
     pipe = WanPipeline(tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, transformer=theirs)
     pipe.set_progress_bar_config(disable=True)
     texts = {n: bench.randn(1, 512, model.config.text_dim) for n in ("prompt", "negative")}
@@ -281,23 +311,37 @@ def end_to_end(bench: Bench, row: str) -> list[str]:
 
     def peer(steps: int, scale: float):
         return pipe(
-            prompt_embeds=texts["prompt"], negative_prompt_embeds=texts["negative"], height=8 * thw[1],
-            width=8 * thw[2], num_frames=4 * thw[0] - 3, num_inference_steps=steps, guidance_scale=scale,
-            latents=noise.clone(), output_type="np",
+            prompt_embeds=texts["prompt"],
+            negative_prompt_embeds=texts["negative"],
+            height=8 * thw[1],
+            width=8 * thw[2],
+            num_frames=4 * thw[0] - 3,
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            latents=noise.clone(),
+            output_type="np",
         ).frames
 
     lines = []
     for steps, scale in ((4, 1.0), (10, 5.0)):
-        ways = {"diffusers WanPipeline": lambda s=steps, g=scale: peer(s, g), "ours": lambda s=steps, g=scale: ours(s, g)}
+        ways = {
+            "diffusers WanPipeline": lambda s=steps, g=scale: peer(s, g),
+            "ours": lambda s=steps, g=scale: ours(s, g),
+        }
         lines += line(row, f"T2V {steps} steps, guidance {scale:g}{peak()}", interleaved(ways, 1), 0.0, None)
     return lines
 
 
 ROWS = {
-    "G1": lambda b: forward(b, "G1", SMALL), "G2": lambda b: forward(b, "G2", LARGE),
-    "G3": lambda b: with_source(b, "G3"), "G4": lambda b: guided_step(b, "G4"), "G5": lambda b: isolated(b, "G5"),
-    "G8": lambda b: planner_loop(b, "G8"), "G9": lambda b: decode(b, "G9"), "G11": lambda b: end_to_end(b, "G11"),
-}  # fmt: skip
+    "G1": lambda b: forward(b, "G1", SMALL),
+    "G2": lambda b: forward(b, "G2", LARGE),
+    "G3": lambda b: with_source(b, "G3"),
+    "G4": lambda b: guided_step(b, "G4"),
+    "G5": lambda b: isolated(b, "G5"),
+    "G8": lambda b: planner_loop(b, "G8"),
+    "G9": lambda b: decode(b, "G9"),
+    "G11": lambda b: end_to_end(b, "G11"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

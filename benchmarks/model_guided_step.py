@@ -17,11 +17,17 @@ OMEGAS = Omegas(vid=0.75, img=3.0, txt=4.0, tgt=1.5)
 MODE = PLANNER_MODES["rv2v_wapg"]
 
 
-def setting(heads: int, head_dim: int, ffn: int, layers: int, thw, device="cpu", dtype=torch.float32, text_dim=512):
+def setting(
+    heads: int, head_dim: int, ffn: int, layers: int, thw, device="cpu", dtype=torch.float32, text_dim=512
+):
     """A renderer, sources, contexts and a noisy latent."""
     torch.manual_seed(0)
     config = RendererConfig(
-        num_attention_heads=heads, attention_head_dim=head_dim, ffn_dim=ffn, num_layers=layers, text_dim=text_dim
+        num_attention_heads=heads,
+        attention_head_dim=head_dim,
+        ffn_dim=ffn,
+        num_layers=layers,
+        text_dim=text_dim,
     )
     with torch.device(device):
         model = Renderer(config).to(dtype).eval().requires_grad_(False)
@@ -65,7 +71,10 @@ def main(repeats: int = 5) -> None:
         error = max(relative(todo[k](), todo["released"]()) for k in ("deduplicated", "packed"))
         times = {k: 1000 * v for k, v in interleaved(todo, repeats).items()}
         one, two, three = (times[k] for k in ("released", "deduplicated", "packed"))
-        print(f"| {name} | {one:.1f} | {two:.1f} | {one / two:.2f} | {three:.1f} | {one / three:.2f} | {error:.1e} |")
+        print(
+            f"| {name} | {one:.1f} | {two:.1f} | {one / two:.2f} | {three:.1f} | {one / three:.2f} "
+            f"| {error:.1e} |"
+        )
 
 
 if __name__ == "__main__":

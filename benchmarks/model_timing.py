@@ -39,5 +39,9 @@ def machine() -> str:
     """What the numbers were measured on."""
     import platform
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
     return f"{device}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"

@@ -21,14 +21,22 @@ def planner(width: int, layers: int) -> Planner:
     config = tiny_mllm_config()
     heads = width // 16
     for name, value in dict(
-        hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers, num_attention_heads=heads,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=max(1, heads // 4),
     ).items():
         setattr(config.text_config, name, value)
     config.text_config.layer_types = ["full_attention"] * layers
     config.vision_config.out_hidden_size = width
     sizes = HeadsConfig(
-        hidden=width, context_dim=width, vit_dim=width, decoder_width=width, decoder_depth=2, num_mask_tokens=1
+        hidden=width,
+        context_dim=width,
+        vit_dim=width,
+        decoder_width=width,
+        decoder_depth=2,
+        num_mask_tokens=1,
     )
     return Planner(config, sizes).eval().requires_grad_(False)
 
@@ -65,8 +73,11 @@ def released(model: Planner, chats, features, order, settings, make_noise) -> to
             continue
         conditions = {n: model.connector.for_decoder(h[chats[n].target][indices]) for n, h in hidden.items()}
         new = model.vit_decoder.sample(
-            make_noise(len(indices)), conditions, num_steps=settings.decoder_steps,
-            source_guidance=settings.source_guidance, prompt_guidance=settings.prompt_guidance,
+            make_noise(len(indices)),
+            conditions,
+            num_steps=settings.decoder_steps,
+            source_guidance=settings.source_guidance,
+            prompt_guidance=settings.prompt_guidance,
         )
         for n, chat in chats.items():
             inputs[n][torch.arange(chat.target.start, chat.target.stop)[indices]] = new
@@ -87,7 +98,11 @@ def compare(width: int, layers: int, source_grid, target_grid, words: int, repea
     def whole():
         return released(model, chats, features, order, settings, noise(width))
 
-    return interleaved({"released": whole, "ours": kept}, repeats), relative(kept(), whole()), len(chats["cond"].ids)
+    return (
+        interleaved({"released": whole, "ours": kept}, repeats),
+        relative(kept(), whole()),
+        len(chats["cond"].ids),
+    )
 
 
 def main(repeats: int = 2) -> None:

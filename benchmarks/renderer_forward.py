@@ -39,7 +39,9 @@ def compare(heads: int, head_dim: int, ffn: int, layers: int, thw: tuple[int, in
     constants = SequenceInputs(torch.zeros(0, heads * head_dim), rope, context, ours.keys_values(context))
 
     def whole():  # everything of one forward, as diffusers does it
-        inputs = SequenceInputs(torch.zeros(0, heads * head_dim), ours.rope([(thw, 0.0)]), ours.embed_context(text))
+        inputs = SequenceInputs(
+            torch.zeros(0, heads * head_dim), ours.rope([(thw, 0.0)]), ours.embed_context(text)
+        )
         return ours.unpatch(ours([ours.embed(latent)], t, [inputs])[0], thw)
 
     def step():  # what a denoising step costs, constants of the clip kept
@@ -61,7 +63,10 @@ def main(repeats: int = 5) -> None:
     for name, (*sizes, thw) in WIDTHS.items():
         times, error = compare(*sizes, thw, repeats)
         peer, ours, step = (1000 * times[k] for k in ("diffusers", "ours", "ours, in a loop"))
-        print(f"| {name} | {peer:.1f} | {ours:.1f} | {peer / ours:.2f} | {step:.1f} | {peer / step:.2f} | {error:.1e} |")
+        print(
+            f"| {name} | {peer:.1f} | {ours:.1f} | {peer / ours:.2f} | {step:.1f} | {peer / step:.2f} "
+            f"| {error:.1e} |"
+        )
 
 
 if __name__ == "__main__":

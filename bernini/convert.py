@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bernini.errors import CheckpointError
-from bernini.weights import Entries, ModelFolder, read_tensors, save_sharded
+from bernini.layouts import ModelFolder
+from bernini.weights import Entries, read_tensors, save_sharded
 
 DTYPES = {"keep": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXPERTS = (("high", "transformer"), ("low", "transformer_2"))

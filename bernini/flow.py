@@ -95,7 +95,7 @@ def index_range(shift: float, lowest: float, highest: float) -> tuple[int, int]:
 
 
 def draw_uniform(task: str, count: int, generator: torch.Generator) -> Tensor:
-    """`count` numbers in 0…1 from the task's density: logit-normal(0.5, 1) for images, mode(1.29) for video."""
+    """`count` numbers in 0…1 from the task's density: logit-normal(0.5, 1) for images, else mode(1.29)."""
     if task in IMAGE_TASKS:
         return torch.sigmoid(torch.randn(count, generator=generator, dtype=torch.float64) + 0.5)
     r = torch.rand(count, generator=generator, dtype=torch.float64)

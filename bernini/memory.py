@@ -11,7 +11,7 @@ import torch
 
 from bernini.errors import CaseError, MemoryRefused
 from bernini.geometry import OutputSize
-from bernini.weights import ModelFolder
+from bernini.layouts import ModelFolder
 
 GIB = 1024**3
 PRECISIONS = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.02}  # bytes a weight; fp8 has a scale a row
@@ -69,7 +69,8 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{n} {_size(b)}" for n, b in self.weights.items())
-        return f"memory: weights {parts}; work at most {_size(max(self.activations.values()))}; peak {_size(self.peak)}"
+        work = _size(max(self.activations.values()))
+        return f"memory: weights {parts}; work at most {work}; peak {_size(self.peak)}"
 
 
 def estimate(

@@ -69,7 +69,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def inspect(args: argparse.Namespace) -> int:
     """What a model folder holds; exit 1 when tensors are missing or misshapen."""
-    from bernini.weights import open_model
+    from bernini.layouts import open_model
 
     model = open_model(args.folder, args.base)
     kind = "planner and renderer" if model.has_planner else "renderer only"
@@ -95,7 +95,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     from bernini.convert import convert as write
-    from bernini.weights import open_model
+    from bernini.layouts import open_model
 
     model = open_model(args.folder, args.base)
     planner = open_model(args.planner) if args.planner else None

@@ -1,30 +1,22 @@
-"""Model folders: which layout, where each tensor lies, and how it becomes a module (spec 2.1).
+"""Stored tensors: where each lies, how many become a module, how they are written again.
 
-Known layouts:
-    full        bernini/ mllm/ t5_text_encoder/ t5_tokenizer/ vae/ config.json transformer(_2)_config.json
-    diffusers   transformer/ [transformer_2/] text_encoder/ tokenizer/ vae/ [config.json]
-    experts     bernini_renderer_high/ bernini_renderer_low/ beside a diffusers folder as `base`
-Only safetensors are read.
+For `layouts` and `convert`. Only safetensors are read; sizes and shapes come from the headers, so
+nothing is loaded before it is needed. Missing and misshapen tensors are refused by name.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from bernini.config import HeadsConfig, RendererConfig, read_json
+from bernini.config import read_json
 from bernini.errors import CheckpointError
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "F8_E4M3": 1, "U8": 1, "BOOL": 1}
-EXPERT_PREFIXES = {
-    "high": ("diff_dec.transformer.", "transformer.", ""),
-    "low": ("diff_dec_low.transformer_2.", "diff_dec.transformer_2.", "transformer_2.", ""),
-}
-PLANNER_PREFIXES = ("mllm.", "connector.", "vit_decoder.", "mask_tokens")
 
 
 @dataclass(frozen=True)
@@ -187,140 +179,6 @@ def read_tensors(
                 yield name, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """A model on disk: layout and parts, nothing loaded."""
-
-    path: Path
-    layout: str
-    config: dict
-    parts: dict[str, Part] = field(default_factory=dict)
-    tokenizer: Path | None = None
-    processor: Path | None = None
-
-    @property
-    def has_planner(self) -> bool:
-        return "planner" in self.parts
-
-    @property
-    def boundary(self) -> float:
-        """Sigma at which the experts change; 0 for one expert."""
-        return float(self.config.get("switch_dit_boundary", 0.875)) if "low" in self.parts else 0.0
-
-    def part(self, name: str) -> Part:
-        if name not in self.parts:
-            raise CheckpointError(
-                f"{self.path} ({self.layout}) has no {name}; known parts: {', '.join(self.parts)}"
-            )
-        return self.parts[name]
-
-
-def make_renderer(config: dict) -> nn.Module:
-    from bernini.renderer.transformer import Renderer
-
-    return Renderer(RendererConfig.of(config))
-
-
-def make_vae(config: dict) -> nn.Module:
-    from diffusers import AutoencoderKLWan
-
-    return AutoencoderKLWan.from_config(config)
-
-
-def make_text(config: dict) -> nn.Module:
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    return UMT5EncoderModel(UMT5Config(**config))
-
-
-def make_planner(config: dict) -> nn.Module:
-    from transformers import Qwen2_5_VLConfig
-
-    from bernini.planner.model import Planner
-
-    mllm = Qwen2_5_VLConfig(**config["mllm"])
-    return Planner(mllm, HeadsConfig.of(config["heads"], mllm.text_config.hidden_size))
-
-
-def open_model(path: str | Path, base: str | Path | None = None) -> ModelFolder:
-    """Reads the headers of a model folder of any known layout."""
-    path = Path(path)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder; give the folder of a downloaded model")
-    if (path / "bernini").is_dir():
-        return _open_full(path)
-    if (path / "transformer").is_dir():
-        return _open_diffusers(path)
-    if (path / "bernini_renderer_high").is_dir() or (path / "bernini_renderer_low").is_dir():
-        return _open_experts(path, base)
-    raise CheckpointError(
-        f"{path} is no known model layout; expected bernini/ (full), transformer/ (diffusers) or "
-        "bernini_renderer_high/ and bernini_renderer_low/"
-    )
-
-
-def _open_diffusers(path: Path) -> ModelFolder:
-    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
-    parts = {"high": _folder_part("high", path / "transformer", make_renderer)}
-    if (path / "transformer_2").is_dir():
-        parts["low"] = _folder_part("low", path / "transformer_2", make_renderer)
-    parts["text"] = _folder_part("text", path / "text_encoder", make_text)
-    parts["vae"] = _folder_part("vae", path / "vae", make_vae)
-    return ModelFolder(path, "diffusers", config, parts, tokenizer=path / "tokenizer")
-
-
-def _folder_part(name: str, folder: Path, make: Callable[[dict], nn.Module]) -> Part:
-    return Part(name, read_json(folder / "config.json"), read_entries(folder), make, folder=folder)
-
-
-def _open_experts(path: Path, base: str | Path | None) -> ModelFolder:
-    if base is None:
-        raise CheckpointError(
-            f"{path} holds the two experts only; give --base with a folder of Wan2.2-T2V-A14B in diffusers' layout"
-        )
-    beside = _open_diffusers(Path(base))
-    config = read_json(path / "config.json") if (path / "config.json").exists() else beside.config
-    parts = dict(beside.parts)
-    for name in ("high", "low"):
-        folder = path / f"bernini_renderer_{name}"
-        entries = under(prefer_ema(read_entries(folder)), EXPERT_PREFIXES[name])
-        parts[name] = Part(name, beside.part(name).config, entries, make_renderer, folder=folder)
-    return ModelFolder(path, "experts", config, parts, tokenizer=beside.tokenizer)
-
-
-def _open_full(path: Path) -> ModelFolder:
-    from bernini.planner.model import new_keys
-
-    config, stored = read_json(path / "config.json"), prefer_ema(read_entries(path / "bernini"))
-    mllm_folder = path / config.get("mllm_subfolder", "mllm")
-    planner = {k: e for k, e in stored.items() if k.startswith(PLANNER_PREFIXES)}
-    parts = {}
-    for name, file in (("high", "transformer_config.json"), ("low", "transformer_2_config.json")):
-        entries = under(stored, EXPERT_PREFIXES[name])
-        parts[name] = Part(name, read_json(path / file), entries, make_renderer, folder=path / "bernini")
-    parts["planner"] = Part(
-        "planner",
-        {"mllm": read_json(mllm_folder / "config.json"), "heads": config},
-        planner,
-        make_planner,
-        new_keys,
-        path / "bernini",
-    )
-    parts["text"] = _full_text(path, config, stored)
-    parts["vae"] = _folder_part("vae", path / config.get("vae_subfolder", "vae"), make_vae)
-    tokenizer = path / config.get("t5_tokenizer_subfolder", "t5_tokenizer")
-    return ModelFolder(path, "full", config, parts, tokenizer, mllm_folder)
-
-
-def _full_text(path: Path, config: dict, stored: Entries) -> Part:
-    """The text encoder lies among the trained weights, or in a folder of its own."""
-    folder = path / config.get("t5_text_encoder_subfolder", "t5_text_encoder")
-    inside = under(stored, ("t5_text_encoder.",))
-    if inside:
-        return Part("text", read_json(folder / "config.json"), inside, make_text, folder=path / "bernini")
-    return _folder_part("text", folder, make_text)
-
-
 def save_sharded(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, stem: str, shard_bytes: int = 5 * 10**9
 ) -> None:
@@ -349,7 +207,7 @@ def save_sharded(
 
 
 def _name_shards(folder: Path, stem: str, written: list[tuple[Path, list[str]]], total: int) -> None:
-    """The names that readers look for: `stem.safetensors`, or `stem-00001-of-00003.safetensors` and an index."""
+    """Names that readers look for: `stem.safetensors`, or `stem-00001-of-00003.safetensors` and an index."""
     if len(written) == 1:
         written[0][0].rename(folder / f"{stem}.safetensors")
         return

@@ -116,8 +116,8 @@ def run(args: argparse.Namespace) -> int:
     """Checks all inputs, loads the model once, generates case after case."""
     cases = [case.checked() for case in cases_of(args)]
     from bernini.generate.pipeline import Pipeline
+    from bernini.layouts import open_model
     from bernini.memory import MemorySettings
-    from bernini.weights import open_model
 
     memory = MemorySettings(
         device=args.device,

@@ -211,9 +211,9 @@ def parser() -> argparse.ArgumentParser:
 def build(args: argparse.Namespace):
     """The page of a parsed command line, not yet served."""
     from bernini.generate.pipeline import Pipeline
+    from bernini.layouts import open_model
     from bernini.memory import MemorySettings
     from bernini.tiny import write_tiny
-    from bernini.weights import open_model
 
     folder = args.model or write_tiny(Path(tempfile.mkdtemp()) / "tiny")
     memory = MemorySettings(

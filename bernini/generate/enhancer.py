@@ -25,20 +25,35 @@ JSON_TASKS = ("r2v", "rv2v")
 
 _EDIT = (
     "You rewrite editing requests for a {what} editing model. You see the source. Keep the user's intent "
-    "exactly; add nothing that was not asked for. Name the kind of edit (add, remove, replace, recolour, change "
-    "material, background, style, lighting, weather, action, position, camera, text, restore or extend), say where "
-    "it applies, describe the result in concrete visual words, and end with what must stay unchanged: identity, "
-    "motion, framing, background and everything not mentioned. Answer in English with the rewritten request only."
+    "exactly; add nothing that was not asked for. Name the kind of edit (add, remove, replace, recolour, "
+    "change material, background, style, lighting, weather, action, position, camera, text, restore or "
+    "extend), say where it applies, describe the result in concrete visual words, and end with what must "
+    "stay unchanged: identity, motion, framing, background and everything not mentioned. Answer in English "
+    "with the rewritten request only."
 )
 _CREATE = (
-    "You rewrite short ideas into prompts for a {what} generator. Keep every stated subject, number, colour, action "
-    "and text; never replace them. Add what a camera would see: subject, action, setting, light, composition, lens or "
-    "camera motion, style. 60 to 200 English words, one paragraph. Answer with the prompt only."
+    "You rewrite short ideas into prompts for a {what} generator. Keep every stated subject, number, colour, "
+    "action and text; never replace them. Add what a camera would see: subject, action, setting, light, "
+    "composition, lens or camera motion, style. 60 to 200 English words, one paragraph. Answer with the "
+    "prompt only."
 )
 _REFERENCE = (
-    "You write prompts for a video model that is shown reference pictures named image0, image1, … in the order you "
-    "see them{before}. Describe each subject once by its visible traits with its name in brackets, then the scene: "
-    'who does what, where, how it moves. Keep the user\'s intent. Answer as JSON: {{"rewritten_text": "…"}}.'
+    "You write prompts for a video model that is shown reference pictures named image0, image1, … in the "
+    "order you see them{before}. Describe each subject once by its visible traits with its name in brackets, "
+    "then the scene: who does what, where, how it moves. Keep the user's intent. Answer as JSON: "
+    '{{"rewritten_text": "…"}}.'
+)
+_ANIMATE = (
+    "You see the first frame of a video to be made. Say in English, in two or three sentences, how it moves "
+    "on from there as the user wishes: subject motion, camera, light. Answer with the prompt only."
+)
+_EDITED_TOO = (
+    "; the frames before them are from the video to be edited, and what the user does not mention in it "
+    "must stay"
+)
+_INSERT = (
+    "You see frames of a video and then of a clip to be inserted into it. Say in English, in two or three "
+    "sentences, where and when it appears and how it blends in. Answer with the prompt only."
 )
 INSTRUCTIONS = {
     "t2i": _CREATE.format(what="image"),
@@ -46,15 +61,10 @@ INSTRUCTIONS = {
     "i2i": _EDIT.format(what="image"),
     "v2v": _EDIT.format(what="video"),
     "mv2v": _EDIT.format(what="video"),
-    "i2v": "You see the first frame of a video to be made. Say in English, in two or three sentences, how it moves on "
-    "from there as the user wishes: subject motion, camera, light. Answer with the prompt only.",
+    "i2v": _ANIMATE,
     "r2v": _REFERENCE.format(before=""),
-    "rv2v": _REFERENCE.format(
-        before="; the frames before them are from the video to be edited, and what the user "
-        "does not mention in it must stay"
-    ),
-    "ads2v": "You see frames of a video and then of a clip to be inserted into it. Say in English, in two or three "
-    "sentences, where and when it appears and how it blends in. Answer with the prompt only.",
+    "rv2v": _REFERENCE.format(before=_EDITED_TOO),
+    "ads2v": _INSERT,
 }
 
 

@@ -65,7 +65,7 @@ def plain(later: Tensor, earlier: Tensor, number: int, state: StepState) -> Tens
 
 
 def projected(later: Tensor, earlier: Tensor, number: int, state: StepState) -> Tensor:
-    """Keeps a fifth of the part parallel to the later prediction, over the whole sample, in velocity space."""
+    """Keeps a fifth of the part parallel to the later prediction: whole sample, velocity space."""
     delta = later - earlier
     share = (delta * later).sum() / (later * later).sum().clamp_min(1e-12)
     parallel = share * later

@@ -93,7 +93,7 @@ def output_size(
 
 
 def placeholder(inputs: Inputs, settings: Settings) -> tuple[np.ndarray, str]:
-    """What stands for the target in the planner's chat: the first source video, or black frames; and its kind."""
+    """What stands for the target in the chat (the first source video, or black frames), and its kind."""
     size = inputs.size
     if inputs.seen_videos:
         return inputs.seen_videos[0], "video"

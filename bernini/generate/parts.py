@@ -10,13 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from bernini.layouts import ModelFolder
 from bernini.memory import MemorySettings
 from bernini.renderer.experts import Experts
 from bernini.renderer.fp8 import store_in_fp8
 from bernini.text import TextEncoder
 from bernini.vae import Autoencoder
 from bernini.vision import Eye
-from bernini.weights import ModelFolder
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
 

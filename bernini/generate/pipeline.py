@@ -21,9 +21,9 @@ from bernini.generate.planning import contexts, make_plan, text_features
 from bernini.generate.presets import DEFAULT_PRESET, Settings, settings_for
 from bernini.generate.sample import Denoiser, initial_noise
 from bernini.generate.solver import solver_named
+from bernini.layouts import ModelFolder
 from bernini.memory import Estimate, MemorySettings, available, check_fits
 from bernini.video_io import read_video, write
-from bernini.weights import ModelFolder
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all; may raise Cancelled
 

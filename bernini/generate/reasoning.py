@@ -24,8 +24,9 @@ from bernini.prompts import clean_prompt
 
 MODES = ("none", "enhance", "self_text", "self_vision_text")
 ASK = (
-    "Rewrite the request below as one detailed instruction for a video editor: what changes, where, how it looks "
-    "afterwards, what follows from it physically, and what stays. Answer with the instruction only.\nRequest: "
+    "Rewrite the request below as one detailed instruction for a video editor: what changes, where, how it "
+    "looks afterwards, what follows from it physically, and what stays. Answer with the instruction only."
+    "\nRequest: "
 )
 
 

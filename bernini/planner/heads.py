@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bernini.config import HeadsConfig
 from bernini.flow import decoder_schedule
-from bernini.renderer.transformer import timestep_features
+from bernini.renderer.layers import timestep_features
 
 EPS = 1e-6
 TIME_WIDTH = 256

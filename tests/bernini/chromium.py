@@ -15,7 +15,13 @@ class Browser:
     def __init__(self, profile: Path, url: str):
         to_child, self._write = os.pipe()
         self._read, from_child = os.pipe()
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+        ]
 
         def wire():
             os.dup2(to_child, 3)
@@ -24,7 +30,11 @@ class Browser:
         # descriptors 3 and 4 are what the debugging pipe speaks on
         self._process = subprocess.Popen(
             [str(PATH), *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=wire, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=wire,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(to_child)
         os.close(from_child)
@@ -74,7 +84,7 @@ class Browser:
         self.wait(f"document.querySelector({selector!r}) !== null")
         self.evaluate(
             f"(() => {{ const e = document.querySelector({selector!r}); e.value = {json.dumps(text)};"
-            " e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change', {bubbles: true})); })()"
+            " for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true})); })()"
         )
 
     def click(self, selector: str) -> None:

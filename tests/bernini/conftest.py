@@ -54,6 +54,7 @@ def media(tmp_path_factory) -> dict[str, Path]:
     frames = np.stack([np.roll(base, 2 * i, axis=1) for i in range(24)])
     silent = write(folder / "silent.mp4", frames, 16)
     paths = {"silent": silent, "sound": _with_sound(folder / "sound.mp4", frames)}
+    paths["reversed"] = write(folder / "reversed.mp4", frames[::-1], 16)
     for name, size in (("wide", (64, 40)), ("tall", (40, 64))):
         paths[name] = folder / f"{name}.png"
         Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(paths[name])

@@ -23,7 +23,11 @@ class Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, self.headers["Authorization"], body))
         status, content = self.server.answers.pop(0)
-        data = content if isinstance(content, bytes) else json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+        data = (
+            content
+            if isinstance(content, bytes)
+            else json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+        )
         self.send_response(status)
         self.end_headers()
         self.wfile.write(data)
@@ -66,7 +70,10 @@ def test_edit_shows_three_frames_and_takes_the_text(endpoint, media):
 def test_reference_tasks_answer_in_json_and_name_the_images(endpoint, media):
     endpoint.answers = [(200, 'Sure: {"rewritten_text": "The cat (image0) runs."}')]
     images = (str(media["wide"]), str(media["tall"]))
-    assert enhance(Case(prompt="cat", task_type="r2v", images=images), server_at(endpoint)) == "The cat (image0) runs."
+    assert (
+        enhance(Case(prompt="cat", task_type="r2v", images=images), server_at(endpoint))
+        == "The cat (image0) runs."
+    )
     labels = [p["text"] for p in endpoint.asked[0][2]["messages"][1]["content"] if p["type"] == "text"]
     assert labels == ["image0", "image1", "cat"]
 
@@ -95,7 +102,13 @@ def test_no_server_keeps_the_prompt(endpoint):
 
 
 def test_the_key_comes_from_the_environment_only(monkeypatch):
-    for name in ("BERNINI_PE_API_KEY", "OPENAI_API_KEY", "BERNINI_PE_BASE_URL", "OPENAI_BASE_URL", "BERNINI_PE_MODEL"):
+    for name in (
+        "BERNINI_PE_API_KEY",
+        "OPENAI_API_KEY",
+        "BERNINI_PE_BASE_URL",
+        "OPENAI_BASE_URL",
+        "BERNINI_PE_MODEL",
+    ):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(EnhancerError, match="BERNINI_PE_API_KEY"):
         Server.from_environment()

@@ -70,7 +70,7 @@ def reference(experts, contexts, mode_name, seen, steps=4):
         if name == "low" and not scaled:
             omegas, scaled = omegas.scaled(0.75), True
 
-        def e(s, c):
+        def e(s, c, name=name, t=t, latent=latent):
             nonlocal count
             count += 1
             branch = Branch(s, c)

@@ -117,8 +117,8 @@ def test_context_is_padded_to_512_rows_and_never_cut():
 
 def test_text_encoder_gives_valid_tokens_only(tiny):
     from bernini.generate.parts import Parts
+    from bernini.layouts import open_model
     from bernini.memory import MemorySettings
-    from bernini.weights import open_model
 
     encode = Parts(open_model(tiny()), MemorySettings())["text"]
     assert encode("abc").shape == (4, 32)  # three bytes and the end token

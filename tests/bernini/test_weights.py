@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from bernini import model_command
 from bernini.errors import CheckpointError, MemoryRefused
 from bernini.geometry import OutputSize
+from bernini.layouts import open_model
 from bernini.memory import GIB, MemorySettings, check_fits, estimate
-from bernini.weights import open_model, prefer_ema, read_tensors, save_sharded, under
+from bernini.weights import prefer_ema, read_tensors, save_sharded, under
 
 SIZE = OutputSize(width=848, height=480, num_frames=81)
 
