@@ -83,7 +83,8 @@ def sampler_full(record: Record) -> Iterator[Result]:
         "plan": tensors["in.ctx_wtxt_wvit"],
     }
     for name, case in record.meta["cases"].items():
-        sources = Sources.of(*([tensors[f"in.{n}"] for n in case[kind]] for kind in ("videos", "images")))
+        latents = ([tensors[f"in.{n}"] for n in case[kind]] for kind in ("videos", "images"))
+        sources = Sources.of(*latents, max_trained=record.meta["config"].get("max_trained_source_id", 5))
         yield record.exact(name, "source_ids", [i for _, i in sources.visible("all")], case["source_ids"])
         denoiser = Denoiser(
             experts(record, record.meta["config"]["switch_boundary"]),

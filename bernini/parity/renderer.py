@@ -32,20 +32,19 @@ def rope(record: Record) -> Iterator[Result]:
         yield Result(f"rope/{case['key']}", "factors", error, 1e-12)
 
 
-def _segment_latents(case: dict, tensors: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Source latents in order and the target, found by their shapes among the recorded inputs."""
+def _segment_latents(name: str, case: dict, tensors: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Source latents in order and the target: recorded inputs of the right shapes, videos before images."""
+    kinds = ("in.video", "in.image") if "video" in name else ("in.image",)
+    remaining = sorted(
+        (k for k in tensors if k.startswith(kinds)), key=lambda k: (k.startswith("in.image"), k)
+    )
     found: list[Tensor] = []
-    remaining = sorted(k.removeprefix("in.") for k in tensors if k.startswith(("in.video", "in.image")))
     for segment in case["segments"]:
-        if segment["source_id"] == 0:
-            continue
-        shape = tuple(segment["latent_thw"])
-        kind = "image" if shape[0] == 1 else "video"
-        name = next(
-            n for n in remaining if n.startswith(kind) and tuple(tensors[f"in.{n}"].shape[2:]) == shape
-        )
-        remaining.remove(name)
-        found.append(tensors[f"in.{name}"])
+        if segment["source_id"] != 0:
+            shape = tuple(segment["latent_thw"])
+            key = next(k for k in remaining if tuple(tensors[k].shape[2:]) == shape)
+            remaining.remove(key)
+            found.append(tensors[key])
     return found, tensors["in.target"]
 
 
@@ -67,7 +66,7 @@ def dit(record: Record) -> Iterator[Result]:
     for name, case in cases.items():
         if "segments" not in case:
             continue
-        output = _forward(model, case, tensors)
+        output = _forward(model, name, case, tensors)
         yield record.result(name, "velocity", output[None], tensors[f"out.{name}"], FORWARD)
         if f"out.{name}.spatial" in tensors:
             yield from _spatial(record, name, output)
@@ -79,8 +78,8 @@ def dit(record: Record) -> Iterator[Result]:
     yield from _intermediate(record, model)
 
 
-def _forward(model: Renderer, case: dict, tensors: dict[str, Tensor]) -> Tensor:
-    latents, target = _segment_latents(case, tensors)
+def _forward(model: Renderer, name: str, case: dict, tensors: dict[str, Tensor]) -> Tensor:
+    latents, target = _segment_latents(name, case, tensors)
     ids = [float(s["source_id"]) for s in case["segments"] if s["source_id"] != 0]
     inputs = sequence(model, latents, ids, target, tensors[f"in.{case['text']}"])
     return model([model.embed(target)], torch.tensor([case["timestep"]]), [inputs])[0]
@@ -99,7 +98,7 @@ def _half_precision(record: Record, name: str, case: dict, variant: str) -> Resu
     model = build(record, record.meta["config"], record.weights("w."), torch.bfloat16)
     if variant == "bf16":
         model.keep_in_float32()
-    ours = _forward(model, case, record.tensors)[None]
+    ours = _forward(model, name, case, record.tensors)[None]
     error = relative_rms(ours, record.tensors[f"out.{name}"])
     allowed = 1.5 * case[f"{variant}_relative_rms_error_to_float32"]
     return Result(f"{record.name}/{name}", f"{variant}_rms", error, allowed)
@@ -126,18 +125,20 @@ def _intermediate(record: Record, model: Renderer) -> Iterator[Result]:
     for name in sorted(recorded & record.meta["cases"].keys()):
         case = record.meta["cases"][name]
         temb, six = model.condition_embedder.time(torch.tensor([case["timestep"]]), torch.float32)
-        ours = {f"block{i}": state[None] for i, state in enumerate(_states(model, case, record.tensors))}
+        ours = {
+            f"block{i}": state[None] for i, state in enumerate(_states(model, name, case, record.tensors))
+        }
         for quantity, value in {**ours, "temb": temb, "timestep_proj": six.flatten(1)}.items():
             theirs = record.tensors.get(f"mid.{name}.{quantity}")
             if theirs is not None:
                 yield record.result(name, quantity, value, theirs, FORWARD)
 
 
-def _states(model: Renderer, case: dict, tensors: dict[str, Tensor]) -> list[Tensor]:
+def _states(model: Renderer, name: str, case: dict, tensors: dict[str, Tensor]) -> list[Tensor]:
     """Hidden states `[N, D]` after each block."""
     states: list[Tensor] = []
     hooks = [b.register_forward_hook(lambda *a: states.append(a[-1])) for b in model.blocks]
-    _forward(model, case, tensors)
+    _forward(model, name, case, tensors)
     for hook in hooks:
         hook.remove()
     return states
@@ -161,8 +162,12 @@ def guidance(record: Record) -> Iterator[Result]:
         state = StepState(tensors["in.x_t"], case.get("sigma", 1.0))
         mode = PLANNER_MODES[case["mode"]]
         if mode.projection is not None:
-            limits = (case["norm_threshold"],)
-            projection = Projection(eta=case["eta"], norm_threshold=limits, momentum=case["momentum"])
+            limits = case["norm_threshold"]
+            projection = Projection(
+                eta=case["eta"],
+                norm_threshold=tuple(limits) if isinstance(limits, list) else (limits,),
+                momentum=case["momentum"],
+            )
             mode = replace(mode, projection=projection)
         guided = guide(mode, Omegas(**case["omegas"]), predictions, state)
         yield record.result(name, "guided", patchify(guided)[None], tensors[f"out.{name}"], FORWARD)

@@ -340,6 +340,24 @@ def test_estimate_only_loads_nothing(tiny, capsys, monkeypatch):
     assert code == 0 and out.startswith("memory: weights high")
 
 
+def test_too_little_memory_is_refused_before_loading_with_the_flag_that_fits(
+    tiny, media, tmp_path, capsys, monkeypatch
+):
+    from bernini.generate import pipeline
+    from bernini.generate.parts import Parts
+
+    monkeypatch.setattr(pipeline, "available", lambda device: 8.5 * 1024**2)
+    monkeypatch.setattr(Parts, "_load", lambda *a: pytest.fail("loaded"))
+    code, _, err = run("--model", tiny(), "--prompt", "p", "--task", "t2v", "--quiet", *FLAGS, capsys=capsys)
+    assert code == 2 and "--offload sequential would fit" in err and err.count("\n") == 1
+
+
+def test_hub_id_that_cannot_be_fetched_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, _, err = run("--model", "nobody/nothing-here", "--prompt", "p", "--task", "t2v", capsys=capsys)
+    assert code == 2 and "nobody/nothing-here" in err and err.count("\n") == 1
+
+
 def test_errors_are_one_tree():
     for error in (Cancelled, CaseError, CheckpointError):
         assert issubclass(error, BerniniError)

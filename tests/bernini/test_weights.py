@@ -260,3 +260,42 @@ def test_when_nothing_fits_it_says_so_and_force_overrides(tiny):
     with pytest.raises(MemoryRefused, match="no option fits"):
         check_fits(big(tiny), memory, SIZE, 0, 1 * GIB)
     check_fits(big(tiny), MemorySettings(device="cuda", precision="bf16", force=True), SIZE, 0, 1 * GIB)
+
+
+# Released sizes, without any weights
+
+
+def counted(module):
+    """(tensors, float32 gigabytes)"""
+    state = module.state_dict()
+    return len(state), sum(v.numel() for v in state.values()) * 4 / 1e9
+
+
+QWEN_7B = dict(
+    hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944,
+    vocab_size=152064, rope_theta=1e6, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+    vision_config=dict(
+        depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
+        fullatt_block_indexes=[7, 15, 23, 31], window_size=112,
+    ),
+)  # fmt: skip
+UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_released_sizes_have_the_published_tensor_counts_and_bytes():
+    """Counts and sizes by prefix as they were read from the published files (spec 2.1)."""
+    from accelerate import init_empty_weights
+
+    from bernini.layouts import make_planner, make_renderer, make_text
+
+    with init_empty_weights():
+        expert, text = make_renderer({}), make_text(UMT5_XXL)
+        planner = make_planner({"mllm": QWEN_7B, "heads": {}})
+    whole = {"diff_dec": expert, "t5_text_encoder": text, "mllm": planner.mllm}
+    whole |= {"connector": planner.connector, "vit_decoder": planner.vit_decoder}
+    assert {name: (n, round(gb, 2)) for name, (n, gb) in ((k, counted(m)) for k, m in whole.items())} == {
+        "diff_dec": (1095, 57.15), "t5_text_encoder": (243, 26.92), "mllm": (729, 33.17), "connector": (12, 0.28),
+        "vit_decoder": (140, 5.75),
+    }  # fmt: skip
+    assert tuple(planner.mask_tokens.shape) == (1, 4096, 3584)
