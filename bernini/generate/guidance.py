@@ -89,13 +89,16 @@ def projected_clean(later: Tensor, earlier: Tensor, number: int, state: StepStat
     if settings.momentum:
         delta = delta + settings.momentum * state.running.get(number, 0.0)
         state.running[number] = delta
-    norm = delta.square().sum(FRAME_DIMS, keepdim=True).sqrt()
-    delta = delta * (threshold(settings, number) / norm.clamp_min(1e-12)).clamp_max(1.0)
-    along = (delta * clean).sum(FRAME_DIMS, keepdim=True) / clean.square().sum(
-        FRAME_DIMS, keepdim=True
-    ).clamp_min(1e-24)
-    delta = delta - (1 - settings.eta) * along * clean
+    norm = inner(delta, delta).sqrt().clamp_min(1e-12)
+    delta = delta * (threshold(settings, number) / norm).clamp_max(1.0)
+    parallel = inner(delta, clean) / inner(clean, clean).clamp_min(1e-24) * clean
+    delta = delta - (1 - settings.eta) * parallel
     return -delta / state.sigma
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each latent frame."""
+    return (a * b).sum(FRAME_DIMS, keepdim=True)
 
 
 def threshold(settings: Projection, number: int) -> float:

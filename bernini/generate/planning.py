@@ -15,6 +15,7 @@ from bernini.planner.chat import Chat, Visual, build, runs
 from bernini.planner.plan import Plan, Planning, PlanSettings
 from bernini.prompts import NEGATIVE_PROMPT, clean_prompt
 from bernini.text import context, positive_text
+from bernini.vision import Eye
 
 MAX_TARGET_TOKENS = 4096
 
@@ -47,32 +48,33 @@ def make_plan(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Plans the target's visual features."""
-    planner, eye = parts["planner"], parts.eye()
-    target_frames, kind = placeholder(inputs, settings)
-    seen = [eye.video(f) for f in inputs.seen_videos] + [eye.image(f[0]) for f in inputs.images]
-    target_grid = (eye.video(target_frames) if kind == "video" else eye.image(target_frames[0]))[1]
-    kinds = ["video"] * len(inputs.seen_videos) + ["image"] * len(inputs.images)
-    sources = [Visual(k, "source", grid, i) for i, (k, (_, grid)) in enumerate(zip(kinds, seen, strict=True))]
-    chats = make_chats(case, settings, sources, Visual(kind, "target", target_grid), parts)
-    features = [planner.see(pixels, grid) for pixels, grid in seen]
-    count = chats["cond"].target.stop - chats["cond"].target.start
+    planner = parts["planner"]
+    seen, sources, target = look(inputs, settings, parts.eye())
+    chats = make_chats(case, settings, sources, target, parts)
+    features = [planner.see(pixels, visual.grid) for pixels, visual in zip(seen, sources, strict=True)]
+    count = target.num_tokens(planner.special.merge)
     if count > MAX_TARGET_TOKENS:
         raise CaseError(
             f"the planner would have {count} target tokens, at most {MAX_TARGET_TOKENS}; fewer frames"
         )
     order, noise = randomness(count, features_width(planner), settings.seed)
-    planning = Planning(
-        planner,
-        chats,
-        features,
-        PlanSettings(
-            num_steps=settings.planning_step,
-            decoder_steps=settings.vit_denoising_step,
-            source_guidance=settings.vit_txt_cfg,
-            prompt_guidance=settings.vit_img_cfg,
-        ),
+    plan_settings = PlanSettings(
+        num_steps=settings.planning_step,
+        decoder_steps=settings.vit_denoising_step,
+        source_guidance=settings.vit_txt_cfg,
+        prompt_guidance=settings.vit_img_cfg,
     )
-    return planning.run(order, noise, on_step)
+    return Planning(planner, chats, features, plan_settings).run(order, noise, on_step)
+
+
+def look(inputs: Inputs, settings: Settings, eye: Eye) -> tuple[list[Tensor], list[Visual], Visual]:
+    """Patches of each source, the sources' place in the chat, and the target's."""
+    seen = [("video", *eye.video(f)) for f in inputs.seen_videos]
+    seen += [("image", *eye.image(f[0])) for f in inputs.images]
+    sources = [Visual(kind, "source", grid, i) for i, (kind, _, grid) in enumerate(seen)]
+    frames, kind = placeholder(inputs, settings)
+    grid = (eye.video(frames) if kind == "video" else eye.image(frames[0]))[1]
+    return [pixels for _, pixels, _ in seen], sources, Visual(kind, "target", grid)
 
 
 def features_width(planner) -> int:

@@ -20,6 +20,8 @@ from bernini.generate.cases import Case
 from bernini.generate.enhancer import Server, enhance
 from bernini.generate.inputs import read_inputs
 from bernini.generate.pipeline import Pipeline, Progress, quiet
+from bernini.generate.planning import look
+from bernini.planner.chat import Run, Visual, build
 from bernini.prompts import clean_prompt
 
 MODES = ("none", "enhance", "self_text", "self_vision_text")
@@ -61,39 +63,47 @@ def prepare(
 def reason(case: Case, pipeline: Pipeline, given: dict | None, max_new_tokens: int) -> str:
     """The planner's own rewriting of the instruction, written by its language head without sampling."""
     parts, settings = pipeline.parts, pipeline.settings(case, given)
-    planner, eye, tokenizer = parts["planner"], parts.eye(), parts.planner_tokenizer()
-    inputs = read_inputs(case, settings, planner=True)
-    seen = [("video", *eye.video(f)) for f in inputs.seen_videos] + [
-        ("image", *eye.image(f[0])) for f in inputs.images
-    ]
-    special, ids, fields = planner.special, [], {}
-    pads = {"video": special.video, "image": special.image}
-    ids += tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
-    for kind, _, (t, h, w) in seen:
-        count = t * h * w // special.merge**2
-        ids += [special.vision_start, *[pads[kind]] * count, special.vision_end]
-    ask = f"{ASK}{clean_prompt(case.prompt)}<|im_end|>\n<|im_start|>assistant\n"
-    ids += tokenizer(ask, add_special_tokens=False)["input_ids"]
-    for kind, name, grid in (
-        ("video", "pixel_values_videos", "video_grid_thw"),
-        ("image", "pixel_values", "image_grid_thw"),
-    ):
-        chosen = [(pixels, thw) for k, pixels, thw in seen if k == kind]
-        if chosen:
-            fields[name] = torch.cat([p for p, _ in chosen]).to(planner.device, planner.dtype)
-            fields[grid] = torch.tensor([thw for _, thw in chosen], device=planner.device)
-    tokens = torch.tensor([ids], device=planner.device)
-    kinds = (tokens == special.image).int() + 2 * (tokens == special.video).int()  # 0 text, 1 image, 2 video
+    planner, tokenizer = parts["planner"], parts.planner_tokenizer()
+    pixels, sources, _ = look(read_inputs(case, settings, planner=True), settings, parts.eye())
+    chat = build(
+        question(case.prompt, sources),
+        lambda t: tokenizer(t, add_special_tokens=False)["input_ids"],
+        planner.special,
+    )
+    ids = chat.ids[None].to(planner.device)
+    # what each token is: 0 text, 1 image, 2 video
+    kinds = (ids == planner.special.image).int() + 2 * (ids == planner.special.video).int()
     out = planner.mllm.generate(
-        input_ids=tokens,
-        attention_mask=torch.ones_like(tokens),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
         mm_token_type_ids=kinds,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        **fields,
+        **media_fields(pixels, sources, planner),
     )
-    return clean_prompt(tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
+    return clean_prompt(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def question(prompt: str, sources: list[Visual]) -> list[Run]:
+    """The usual chat form of the base model, which writes text, unlike the planning chat."""
+    seen: list[Run] = []
+    for visual in sources:
+        seen += ["<|vision_start|>", visual, "<|vision_end|>"]
+    ask = f"{ASK}{clean_prompt(prompt)}<|im_end|>\n<|im_start|>assistant\n"
+    return ["<|im_start|>user\n", *seen, ask]
+
+
+def media_fields(pixels: list[torch.Tensor], sources: list[Visual], planner) -> dict[str, torch.Tensor]:
+    """Patches and grids by kind, under the names that transformers wants."""
+    names = {"video": ("pixel_values_videos", "video_grid_thw"), "image": ("pixel_values", "image_grid_thw")}
+    fields = {}
+    for kind, (patches, grids) in names.items():
+        chosen = [(p, v.grid) for p, v in zip(pixels, sources, strict=True) if v.kind == kind]
+        if chosen:
+            fields[patches] = torch.cat([p for p, _ in chosen]).to(planner.device, planner.dtype)
+            fields[grids] = torch.tensor([grid for _, grid in chosen], device=planner.device)
+    return fields
 
 
 def _with_edited_frame(case: Case, pipeline: Pipeline, given: dict | None, progress: Progress) -> Case:

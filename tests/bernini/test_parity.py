@@ -93,3 +93,35 @@ def test_unusable_folders_are_one_line(tmp_path, capsys, prepare, message):
         assert code == 0
     else:
         assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_second_set_with_other_sizes_runs(tmp_path, capsys):
+    """Heads of another width, another depth, another grid; what is expected comes from diffusers."""
+    import torch
+    from diffusers import WanTransformer3DModel
+
+    config = dict(
+        patch_size=[1, 2, 2], num_attention_heads=3, attention_head_dim=20, in_channels=16, out_channels=16,
+        text_dim=24, freq_dim=16, ffn_dim=72, num_layers=3, cross_attn_norm=True, eps=1e-6,
+        qk_norm="rms_norm_across_heads", rope_max_seq_len=1024,
+    )  # fmt: skip
+    torch.manual_seed(9)
+    theirs, thw = WanTransformer3DModel.from_config(config).eval(), (3, 6, 10)
+    latent, text = torch.randn(1, 16, *thw), torch.randn(1, 5, 24)
+    with torch.no_grad():
+        spatial = theirs(latent, torch.tensor([321]), text, return_dict=False)[0]
+    from bernini.renderer.transformer import patchify
+
+    tensors = {f"w.{k}": v for k, v in theirs.state_dict().items()}
+    tensors |= {
+        "in.target": latent,
+        "in.text_z": text,
+        "out.none": patchify(spatial)[None],
+        "out.none.spatial": spatial,
+    }
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "dit_tiny.safetensors")
+    case = {"segments": [{"source_id": 0, "latent_thw": list(thw)}], "timestep": 321, "text": "text_z"}
+    meta = {"name": "dit_tiny", "config": config, "cases": {"none": case}}
+    (tmp_path / "dit_tiny.json").write_text(json.dumps(meta))
+    assert model_command.main(["verify", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -272,8 +272,8 @@ def counted(module):
 
 
 QWEN_7B = dict(
-    hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944,
-    vocab_size=152064, rope_theta=1e6, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+    hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+    intermediate_size=18944, vocab_size=152064, rope_theta=1e6, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
     vision_config=dict(
         depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
         fullatt_block_indexes=[7, 15, 23, 31], window_size=112,
@@ -295,7 +295,7 @@ def test_released_sizes_have_the_published_tensor_counts_and_bytes():
     whole = {"diff_dec": expert, "t5_text_encoder": text, "mllm": planner.mllm}
     whole |= {"connector": planner.connector, "vit_decoder": planner.vit_decoder}
     assert {name: (n, round(gb, 2)) for name, (n, gb) in ((k, counted(m)) for k, m in whole.items())} == {
-        "diff_dec": (1095, 57.15), "t5_text_encoder": (243, 26.92), "mllm": (729, 33.17), "connector": (12, 0.28),
-        "vit_decoder": (140, 5.75),
+        "diff_dec": (1095, 57.15), "t5_text_encoder": (243, 26.92), "mllm": (729, 33.17),
+        "connector": (12, 0.28), "vit_decoder": (140, 5.75),
     }  # fmt: skip
     assert tuple(planner.mask_tokens.shape) == (1, 4096, 3584)
