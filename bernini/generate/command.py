@@ -82,7 +82,14 @@ def cases_of(args: argparse.Namespace) -> list:
 
     if args.case and args.inputs:
         raise CaseError("--case and --inputs exclude each other; give one")
+    written = [f for f in ("prompt", "task_type", "video", "image", "images") if getattr(args, f)]
+    if written and (args.case or args.inputs):
+        raise CaseError(
+            f"--{written[0].replace('_', '-')} would be ignored beside a case file; write it there"
+        )
     if args.inputs:
+        if args.output:
+            raise CaseError("--output would be ignored beside --inputs; name it in each case")
         return read_batch(args.inputs)
     if args.case:
         case = read_case(args.case)
@@ -164,8 +171,20 @@ def _one(pipeline, case, args: argparse.Namespace) -> str:
         )
         if ready.prompt != case.prompt:
             _say(f"prompt: {ready.prompt}")
-        generated = pipeline.generate(ready, pipeline.settings(ready, given), bar)
+        settings = pipeline.settings(ready, given)
+        _warn_of_idle(pipeline, settings, given)
+        generated = pipeline.generate(ready, settings, bar)
     return str(pipeline.save(ready, generated, keep_audio=args.keep_audio))
+
+
+def _warn_of_idle(pipeline, settings: Settings, given: dict) -> None:
+    from bernini.generate.guidance import mode_named, without_effect
+
+    planner = pipeline.model.has_planner
+    mode = mode_named(settings.guidance_mode, planner=planner)
+    for name in without_effect(mode, given, planner=planner):
+        flag = name.replace("_", "-")
+        _say(f"warning: --{flag} has no effect here (guidance mode {settings.guidance_mode})")
 
 
 def _server(args: argparse.Namespace):

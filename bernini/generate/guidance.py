@@ -12,7 +12,7 @@ added (nothing, or one of two forms of adaptive projected guidance). To add a mo
 All predictions are velocities `[1, C, T, Y, X]`, float32.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -206,3 +206,15 @@ def guide(mode: Mode, omegas: Omegas, predictions: Mapping[Branch, Tensor], stat
         guided = guided + omega * direction(later, earlier, number, state)
         earlier = later
     return guided
+
+
+def without_effect(mode: Mode, given: Iterable[str], *, planner: bool) -> list[str]:
+    """Settings that were given by name but do nothing in this mode: to be said, not passed over."""
+    omegas = {f"omega_{name}" for name in ("vid", "img", "txt", "tgt")} - {
+        f"omega_{n}" for n, _ in mode.chain
+    }
+    projection = {"eta", "norm_threshold", "momentum"}
+    planning = {"planning_step", "vit_denoising_step", "vit_txt_cfg", "vit_img_cfg"}
+    own_projection = mode.direction == "projected_clean" and mode.projection is None
+    idle = omegas | (set() if own_projection else projection) | (set() if planner else planning)
+    return sorted(idle & set(given))

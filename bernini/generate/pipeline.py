@@ -23,6 +23,7 @@ from bernini.generate.sample import Denoiser, initial_noise
 from bernini.generate.solver import solver_named
 from bernini.layouts import ModelFolder
 from bernini.memory import Estimate, MemorySettings, available, check_fits
+from bernini.renderer.attention import kernel
 from bernini.video_io import read_video, write
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all; may raise Cancelled
@@ -57,6 +58,7 @@ class Pipeline:
     ):
         self.model, self.preset, self.say = model, preset, say
         self.memory = (memory or MemorySettings()).resolved()
+        kernel(attention)  # an unknown one is refused now, not after the planning
         # The released pipelines round the planner's rotary tables to bfloat16; the paper has no such thing.
         self.parts = Parts(model, self.memory, attention=attention, round_rotary=preset != "paper", say=say)
 
@@ -74,23 +76,24 @@ class Pipeline:
         )
 
     def generate(self, case: Case, settings: Settings | None = None, progress: Progress = quiet) -> Generated:
-        """One case from prompt to frames."""
+        """One case from prompt to frames; mistakes of the user are found before anything loads."""
         case, settings = case.checked(), settings or self.settings(case)
-        mode = mode_named(settings.guidance_mode, planner=self.model.has_planner)
+        denoiser = self.denoiser(settings, progress)
+        solver = solver_named(settings.solver, settings.num_inference_steps, settings.flow_shift)
         inputs = read_inputs(case, settings, planner=self.model.has_planner)
         self.say(str(self.check(inputs)))
         progress("text", 0, 1)
-        text = text_features(case, settings, self.parts)
-        plan = None
+        text, plan = text_features(case, settings, self.parts), None
         if self.model.has_planner:
             plan = make_plan(case, settings, inputs, self.parts, lambda i, n: progress("planning", i + 1, n))
-        sources = self.encode(inputs, settings, progress)
-        latent, num_forwards = self.denoise(settings, mode, inputs, sources, contexts(text, plan), progress)
+        sources = self.encode(inputs, settings, progress).to(self.memory.device)
+        texts = {name: rows.to(self.memory.device) for name, rows in contexts(text, plan).items()}
+        latent = denoiser(self.noise(settings, inputs), sources, texts, solver).cpu()
         progress("decoding", 0, 1)
         frames = self.parts["vae"].decode(latent)
         progress("decoding", 1, 1)
         digest = hashlib.sha256(latent.numpy().tobytes()).hexdigest()[:16]
-        return Generated(frames, settings.fps, num_forwards, digest)
+        return Generated(frames, settings.fps, denoiser.num_forwards, digest)
 
     def encode(self, inputs: Inputs, settings: Settings, progress: Progress) -> Sources:
         """Source latents with the rules of this model's release."""
@@ -108,26 +111,22 @@ class Pipeline:
             [vae.encode(f) for f in inputs.videos], [vae.encode(f) for f in inputs.images], **rules
         )
 
-    def denoise(self, settings: Settings, mode, inputs: Inputs, sources: Sources, texts, progress: Progress):
-        """Clean latent on the CPU, and the number of forwards."""
-        device = self.memory.device
-        denoiser = Denoiser(
+    def denoiser(self, settings: Settings, progress: Progress) -> Denoiser:
+        """The loop with its guidance; experts are loaded when it reaches them."""
+        s = settings
+        return Denoiser(
             LazyExperts(self.parts),
-            mode,
-            Omegas(
-                vid=settings.omega_vid, img=settings.omega_img, txt=settings.omega_txt, tgt=settings.omega_tgt
-            ),
-            settings.omega_scale,
-            Projection(
-                eta=settings.eta, norm_threshold=tuple(settings.norm_threshold), momentum=settings.momentum
-            ),
+            mode_named(s.guidance_mode, planner=self.model.has_planner),
+            Omegas(vid=s.omega_vid, img=s.omega_img, txt=s.omega_txt, tgt=s.omega_tgt),
+            s.omega_scale,
+            Projection(eta=s.eta, norm_threshold=tuple(s.norm_threshold), momentum=s.momentum),
             on_step=lambda step: progress("denoising", step.index + 1, step.total),
         )
+
+    def noise(self, settings: Settings, inputs: Inputs):
+        """Start of the loop, on the device."""
         channels = self.model.part("high").config["in_channels"]
-        noise = initial_noise(inputs.size.latent_shape, settings.seed, channels).to(device)
-        solver = solver_named(settings.solver, settings.num_inference_steps, settings.flow_shift)
-        latent = denoiser(noise, sources.to(device), {k: v.to(device) for k, v in texts.items()}, solver)
-        return latent.cpu(), denoiser.num_forwards
+        return initial_noise(inputs.size.latent_shape, settings.seed, channels).to(self.memory.device)
 
     def save(self, case: Case, generated: Generated, *, keep_audio: bool = False) -> Path:
         """Writes the result; `keep_audio` takes the sound of the first source video."""

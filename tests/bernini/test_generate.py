@@ -316,7 +316,7 @@ def test_mistakes_are_one_line_and_code_2(tiny, media, capsys, argv, message):
     (media["wide"].parent / "wide.png.txt").write_text("text")
     argv = [a.format(wide=media["wide"], sound=media["sound"]) for a in argv]
     code, _, err = run("--model", tiny("one_expert"), *argv, *FLAGS, "--quiet", capsys=capsys)
-    lines = [line for line in err.splitlines() if not line.startswith(("memory:", "loading"))]
+    lines = [line for line in err.splitlines() if not line.startswith(("memory:", "loading", "warning:"))]
     assert code == 2 and len(lines) == 1
     assert lines[0].startswith("error: ") and message in lines[0]
 
@@ -338,6 +338,32 @@ def test_estimate_only_loads_nothing(tiny, capsys, monkeypatch):
         "--model", tiny(), "--prompt", "p", "--task", "t2v", "--estimate-only", *FLAGS, capsys=capsys
     )
     assert code == 0 and out.startswith("memory: weights high")
+
+
+def test_settings_without_effect_are_named(tiny, tmp_path, capsys):
+    flags = [
+        "--eta",
+        "0.1",
+        "--omega-tgt",
+        "2",
+        "--omega-txt",
+        "3",
+        "--quiet",
+        "--output",
+        tmp_path / "o.png",
+    ]
+    job = ["--model", tiny("one_expert"), "--prompt", "p", "--task", "t2i", *FLAGS]
+    err = run(*job, *flags, "--guidance-mode", "t2v", capsys=capsys)[2]
+    assert [line.split()[1] for line in err.splitlines() if line.startswith("warning:")] == [
+        "--eta", "--omega-tgt", "--planning-step", "--vit-denoising-step",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [["--prompt", "p"], ["--video", "v.mp4"], ["--task", "t2v"]])
+def test_flags_beside_a_case_file_are_refused_not_ignored(tiny, tmp_path, capsys, flags):
+    (tmp_path / "c.json").write_text('{"prompt": "p", "task_type": "t2i"}')
+    code, _, err = run("--model", tiny(), "--case", tmp_path / "c.json", *flags, capsys=capsys)
+    assert code == 2 and "would be ignored" in err
 
 
 def test_too_little_memory_is_refused_before_loading_with_the_flag_that_fits(

@@ -22,6 +22,14 @@ def test_importing_bernini_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_the_public_names_are_there():
+    import bernini
+
+    assert all(callable(getattr(bernini, name)) for name in bernini.__all__)
+    with pytest.raises(AttributeError, match="Pipeline"):
+        getattr(bernini, "pipeline_of_dreams")  # noqa: B009
+
+
 def test_bernini_imports_none_of_the_other_packages():
     code = (
         "import sys, pkgutil, importlib, bernini\n"

@@ -273,7 +273,8 @@ def counted(module):
 
 QWEN_7B = dict(
     hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-    intermediate_size=18944, vocab_size=152064, rope_theta=1e6, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+    intermediate_size=18944, vocab_size=152064, rope_theta=1e6,
+    rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
     vision_config=dict(
         depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
         fullatt_block_indexes=[7, 15, 23, 31], window_size=112,
