@@ -85,6 +85,7 @@ def estimate(
     width = config["num_attention_heads"] * config["attention_head_dim"]
     tokens = size.num_tokens + source_tokens
     renderer = tokens * width * compute * STATE_COPIES + 2 * tokens * config["ffn_dim"] * compute
+    renderer += 3 * config["num_layers"] * 2 * 1024 * width * compute  # kept cross keys of three contexts
     pixels = min(size.width * size.height, TILE_PIXELS) if memory.vae_tiling else size.width * size.height
     vae = pixels * VAE_BYTES_PER_PIXEL * 4 + size.width * size.height * size.num_frames * 3 * 4 * 2
     return Estimate(weights, {"high": renderer, "low": renderer, "vae": vae}, memory.offload)

@@ -4,7 +4,8 @@ Frames are `uint8 [F, H, W, 3]`, RGB, turned upright. Everything unreadable is a
 one line. (The data packages have their own, larger reader.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,61 +21,73 @@ VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video holds; `num_frames` is counted by decoding, because headers lie."""
+    """What a video holds, from its packets: nothing is decoded."""
 
+    path: Path
     num_frames: int
     fps: float
-    width: int
-    height: int
     has_audio: bool
 
 
-@dataclass(frozen=True)
-class Video:
-    """A decoded video: upright RGB frames and its rate."""
-
-    frames: np.ndarray
-    fps: float
-    has_audio: bool
-
-
-def read_video(path: str | Path, max_seconds: float | None = None) -> Video:
-    """All frames up to `max_seconds`; `MediaError` when there is none."""
+def probe(path: str | Path) -> VideoInfo:
+    """Number of frames, rate and whether there is sound."""
     path = existing(path, "video")
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+        info = VideoInfo(path, count, fps, bool(container.streams.audio))
+    if not count or fps <= 0:
+        raise MediaError(f"{path} holds no frame that can be decoded; is the file whole?")
+    return info
+
+
+def read_frames(path: str | Path, indices: Sequence[int]) -> np.ndarray:
+    """Frames at `indices`, in that order; one past the end gives the last frame that can be decoded."""
+    path = existing(path, "video")
+    wanted, found, last = set(indices), {}, None
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for number, frame in enumerate(_decode(container, stream)):
+            last = frame
+            if number in wanted:
+                found[number] = _upright(frame)
+            if number >= max(wanted):
+                break
+        if last is None:
+            raise MediaError(f"{path} holds no frame that can be decoded; is the file whole?")
+        end = _upright(last)
+    return np.stack([found.get(i, end) for i in indices])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
+    """The container, if it has a video stream; what goes wrong inside is a `MediaError`."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video stream; give a video file")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            limit = None if max_seconds is None or not fps else int(max_seconds * fps) + 1
-            frames = _decode(container, stream, limit)
-            has_audio = bool(container.streams.audio)
+            yield container
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
-    if not frames or fps <= 0:
-        raise MediaError(f"{path} holds no frame that can be decoded; is the file whole?")
-    return Video(np.stack(frames), fps, has_audio)
 
 
-def _decode(container, stream, limit: int | None) -> list[np.ndarray]:
-    frames: list[np.ndarray] = []
+def _decode(container, stream) -> Iterator:
+    """Frames until the end or until damage: a damaged tail is a shorter video, a damaged head is none."""
+    some = False
     try:
         for frame in container.decode(stream):
-            turns = round(-(getattr(frame, "rotation", 0) or 0) / 90) % 4
-            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), -turns))
-            if limit is not None and len(frames) >= limit:
-                break
+            some = True
+            yield frame
     except av.FFmpegError:
-        if not frames:  # a damaged tail is a shorter video, a damaged head is none
+        if not some:
             raise
-    return frames
 
 
-def pick(video: Video, indices: Sequence[int]) -> np.ndarray:
-    """Frames at `indices`; one past the end gives the last frame."""
-    return video.frames[np.minimum(np.asarray(indices), len(video.frames) - 1)]
+def _upright(frame) -> np.ndarray:
+    turns = round(-(getattr(frame, "rotation", 0) or 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), -turns))
 
 
 def read_image(path: str | Path) -> Image.Image:

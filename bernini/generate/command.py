@@ -196,7 +196,9 @@ def _server(args: argparse.Namespace):
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)  # a plain print would break the bar
 
 
 if __name__ == "__main__":

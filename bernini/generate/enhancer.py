@@ -18,7 +18,7 @@ from PIL import Image
 
 from bernini.errors import EnhancerError
 from bernini.generate.cases import Case
-from bernini.video_io import read_image, read_video
+from bernini.video_io import probe, read_frames, read_image
 
 VIDEO_FRAMES = 3
 JSON_TASKS = ("r2v", "rv2v")
@@ -152,9 +152,9 @@ def _media(case: Case) -> list[dict]:
     """Labelled pictures: frames of the videos, then the references."""
     parts: list[dict] = []
     for number, path in enumerate(case.videos):
-        frames = read_video(path).frames
-        for index in np.linspace(0, len(frames) - 1, VIDEO_FRAMES).round().astype(int):
-            parts += _picture(f"video{number}, frame {index}", Image.fromarray(frames[index]))
+        indices = np.linspace(0, probe(path).num_frames - 1, VIDEO_FRAMES).round().astype(int).tolist()
+        for index, frame in zip(indices, read_frames(path, indices), strict=True):
+            parts += _picture(f"video{number}, frame {index}", Image.fromarray(frame))
     for number, path in enumerate(case.references):
         parts += _picture(f"image{number}", read_image(path))
     return parts

@@ -22,7 +22,7 @@ from bernini.geometry import (
     whole_frames,
 )
 from bernini.vae import resize
-from bernini.video_io import Video, pick, read_image, read_video
+from bernini.video_io import VideoInfo, probe, read_frames, read_image
 
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 480, 848
 
@@ -47,28 +47,29 @@ class Inputs:
 
 def read_inputs(case: Case, settings: Settings, *, planner: bool) -> Inputs:
     """Reads and samples the files of a case."""
-    videos = [read_video(path) for path in case.videos]
+    videos = [probe(path) for path in case.videos]
     pictures = [np.array(read_image(path))[None] for path in case.references]
     min_size = 240 if planner else 1
-    shown = tuple(_fit(_sample(v, settings, planner), settings, min_size) for v in videos)
+    shown = tuple(_fit(_shown(v, settings, planner), settings, min_size) for v in videos)
     images = tuple(_fit(p, settings, min_size) for p in pictures)
     seen = tuple(_seen(v, settings) for v in videos) if planner else ()
     return Inputs(shown, images, seen, output_size(case, settings, shown, images))
 
 
-def _sample(video: Video, settings: Settings, planner: bool) -> np.ndarray:
-    asked = (len(video.frames), video.fps, settings.fps, settings.num_frames)
-    return pick(video, renderer_frames(*asked, reduce_equal_fps=not planner))
+def _shown(video: VideoInfo, settings: Settings, planner: bool) -> np.ndarray:
+    """The renderer's frames of a source."""
+    asked = (video.num_frames, video.fps, settings.fps, settings.num_frames)
+    return read_frames(video.path, renderer_frames(*asked, reduce_equal_fps=not planner))
 
 
-def _seen(video: Video, settings: Settings) -> np.ndarray:
+def _seen(video: VideoInfo, settings: Settings) -> np.ndarray:
+    """The planner's frames of a source."""
     if settings.fps < 8:
         raise CaseError(
-            f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give at least 8"
+            f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give 8 or more"
         )
-    return pick(
-        video, vision_frames(len(video.frames), video.fps, settings.fps, settings.num_frames) or [0, 0]
-    )
+    indices = vision_frames(video.num_frames, video.fps, settings.fps, settings.num_frames)
+    return read_frames(video.path, indices or [0, 0])
 
 
 def _fit(frames: np.ndarray, settings: Settings, min_size: int) -> np.ndarray:

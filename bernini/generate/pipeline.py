@@ -24,7 +24,7 @@ from bernini.generate.solver import solver_named
 from bernini.layouts import ModelFolder
 from bernini.memory import Estimate, MemorySettings, available, check_fits
 from bernini.renderer.attention import kernel
-from bernini.video_io import read_video, write
+from bernini.video_io import probe, write
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all; may raise Cancelled
 
@@ -130,7 +130,5 @@ class Pipeline:
 
     def save(self, case: Case, generated: Generated, *, keep_audio: bool = False) -> Path:
         """Writes the result; `keep_audio` takes the sound of the first source video."""
-        sound = (
-            case.videos[0] if keep_audio and case.videos and read_video(case.videos[0]).has_audio else None
-        )
+        sound = case.videos[0] if keep_audio and case.videos and probe(case.videos[0]).has_audio else None
         return write(case.output, generated.frames, generated.fps, sound)

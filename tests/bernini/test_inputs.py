@@ -14,7 +14,7 @@ from bernini.geometry import fit_size
 from bernini.prompts import clean_prompt, planner_system_prompt, text_system_prompt
 from bernini.text import context, positive_text
 from bernini.vae import resize, to_frames, to_pixels
-from bernini.video_io import pick, read_image, read_video, write
+from bernini.video_io import probe, read_frames, read_image, write
 
 
 def test_importing_bernini_imports_no_torch():
@@ -45,9 +45,11 @@ def test_bernini_imports_none_of_the_other_packages():
 def test_written_video_is_read_back_nearly_equal(tmp_path):
     y, x = np.mgrid[0:48, 0:64]
     frames = np.stack([np.stack([x * 4, y * 5, x * 0 + 20 * i], -1) for i in range(6)]).astype(np.uint8)
-    video = read_video(write(tmp_path / "a" / "clip.mp4", frames, 12))
-    assert video.fps == pytest.approx(12) and video.frames.shape == frames.shape
-    assert np.abs(video.frames.astype(int) - frames).mean() < 4  # crf 8 and half-resolution colour
+    info = probe(write(tmp_path / "a" / "clip.mp4", frames, 12))
+    assert info.fps == pytest.approx(12) and info.num_frames == 6 and not info.has_audio
+    assert (
+        np.abs(read_frames(info.path, range(6)).astype(int) - frames).mean() < 4
+    )  # crf 8 and half-resolution colour
 
 
 def test_one_frame_becomes_a_picture_whatever_the_suffix(tmp_path):
@@ -58,7 +60,6 @@ def test_one_frame_becomes_a_picture_whatever_the_suffix(tmp_path):
 
 def test_rotated_phone_video_is_turned_upright(tmp_path, media):
     """Displays turned by 90 degrees are stored lying; the reader must give them standing."""
-    lying = read_video(media["silent"])
     path = tmp_path / "phone.mp4"
     with av.open(str(media["silent"])) as source, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
@@ -69,19 +70,32 @@ def test_rotated_phone_video_is_turned_upright(tmp_path, media):
             if packet.dts is not None:
                 packet.stream = stream
                 out.mux(packet)
-    assert read_video(path).frames.shape[1:3] == lying.frames.shape[2:0:-1]
+    assert read_frames(path, [0]).shape[1:3] == (64, 48)
 
 
-def test_one_past_the_end_repeats_the_last_frame(media):
-    video = read_video(media["silent"])
-    assert np.array_equal(pick(video, [23, 24])[0], pick(video, [24])[0])
+def test_frames_come_in_the_asked_order_and_one_past_the_end_is_the_last(media):
+    whole = read_frames(media["silent"], range(24))
+    assert np.array_equal(read_frames(media["silent"], [5, 0, 23, 24]), whole[[5, 0, 23, 23]])
+
+
+def test_a_cut_off_file_gives_its_last_good_frame_again(tmp_path, media):
+    path = tmp_path / "cut.mkv"
+    with av.open(str(media["silent"])) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
+    frames = read_frames(path, range(24))
+    assert frames.shape[0] == 24 and np.array_equal(frames[-1], frames[-2])
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x00" * 5000])
 def test_unreadable_videos_and_images_are_media_errors_of_one_line(tmp_path, content):
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
-    for read in (read_video, read_image):
+    for read in (probe, read_image):
         with pytest.raises(MediaError) as caught:
             read(path)
         assert "x.mp4" in str(caught.value) and "\n" not in str(caught.value)
@@ -96,7 +110,7 @@ def test_audio_only_file_has_no_video_stream(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(MediaError, match="no video stream"):
-        read_video(path)
+        probe(path)
 
 
 def test_pixels_and_frames_are_inverse_and_sizes_follow_the_rule():
