@@ -65,9 +65,7 @@ def _shown(video: VideoInfo, settings: Settings, planner: bool) -> np.ndarray:
 def _seen(video: VideoInfo, settings: Settings) -> np.ndarray:
     """The planner's frames of a source."""
     if settings.fps < 8:
-        raise CaseError(
-            f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give 8 or more"
-        )
+        raise CaseError(f"fps {settings.fps:g} is too low for the planner, which sees fps // 8; give 8")
     indices = vision_frames(video.num_frames, video.fps, settings.fps, settings.num_frames)
     return read_frames(video.path, indices or [0, 0])
 

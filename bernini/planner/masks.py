@@ -7,6 +7,8 @@ while the target is planned, which `planner.plan` uses.
 N tokens. Types: 0 text, 1 auxiliary (never in released chats), 2 source visual, 3 target visual.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,9 +55,14 @@ def block_mask(token_type: Tensor, segment_id: Tensor):
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, mask) -> Tensor:
-    """`attend` through FlexAttention with a block mask; forward only on a CPU."""
+    """`attend` through FlexAttention with a block mask; on a CPU forward only, and slow."""
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    out = _flex(q.is_cuda)(q, k, v, block_mask=mask, enable_gqa=True)
+    return out.squeeze(0).transpose(0, 1)
+
+
+@lru_cache
+def _flex(compiled: bool):
     from torch.nn.attention.flex_attention import flex_attention
 
-    run = torch.compile(flex_attention) if q.is_cuda else flex_attention
-    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    return run(q, k, v, block_mask=mask, enable_gqa=True).squeeze(0).transpose(0, 1)
+    return torch.compile(flex_attention) if compiled else flex_attention

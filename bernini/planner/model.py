@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bernini.config import HeadsConfig
 from bernini.planner.chat import Chat, Special, positions
 from bernini.planner.heads import Connector, ViTDecoder
-from bernini.planner.masks import TARGET, attend, visible
+from bernini.planner.masks import TARGET, attend, attend_flex, block_mask, visible
 
 LayerKV = list[tuple[Tensor, Tensor]]
 
@@ -82,14 +82,20 @@ class Planner(nn.Module):
         cos, sin = self.language.rotary_emb(like, position_ids[:, None].to(self.device))
         return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
 
-    def hidden_states(self, chat: Chat, x: Tensor) -> list[Tensor]:
-        """States `[N, D]` before each layer and after the final norm, with the whole mask at once."""
+    def hidden_states(self, chat: Chat, x: Tensor, flex: bool | None = None) -> list[Tensor]:
+        """States `[N, D]` before each layer and after the final norm, with the whole mask at once.
+
+        For checks and training; planning itself needs no mask. `flex`: FlexAttention, by default on a GPU.
+        """
         rotary = self.rotary(positions(chat, self.special))
-        mask = visible(chat.token_type, chat.segment_id).to(self.device)
+        types, segments = chat.token_type.to(self.device), chat.segment_id.to(self.device)
+        flex = self.device.type == "cuda" if flex is None else flex
+        mask = block_mask(types, segments) if flex else visible(types, segments)
         states = [x]
         for layer in self.language.layers:
             q, k, v = project(layer, states[-1], rotary)
-            states.append(finish(layer, states[-1], attend(q, k, v, mask)))
+            seen = attend_flex(q, k, v, mask) if flex else attend(q, k, v, mask)
+            states.append(finish(layer, states[-1], seen))
         states[-1] = self.language.norm(states[-1])
         return states
 

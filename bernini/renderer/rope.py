@@ -43,7 +43,13 @@ def segment_phases(source_id: float, head_dim: int, device=None) -> Tensor:
 
 def segment_rope(grid: tuple[int, int, int], source_id: float, head_dim: int, device=None) -> Tensor:
     """`r(t,h,w) * r_seg(i)` of one segment, complex128 `[N, P]` (equation 2)."""
-    phases = position_phases(grid, head_dim, device) + segment_phases(source_id, head_dim, device)
+    r_thw = unit(position_phases(grid, head_dim, device))
+    r_seg = unit(segment_phases(source_id, head_dim, device))
+    return r_thw * r_seg
+
+
+def unit(phases: Tensor) -> Tensor:
+    """`exp(i·phase)`."""
     return torch.polar(torch.ones_like(phases), phases)
 
 

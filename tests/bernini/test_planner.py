@@ -6,7 +6,7 @@ import torch
 from bernini.flow import bell_weights, decoder_schedule, draw_uniform
 from bernini.planner.chat import Special, Visual, build, positions, runs
 from bernini.planner.heads import combine
-from bernini.planner.masks import attend, attend_flex, block_mask, visible
+from bernini.planner.masks import visible
 from bernini.planner.model import new_keys, old_keys
 from bernini.planner.plan import Planning, PlanSettings, leaving, still_masked
 from bernini.tiny import tiny_planner
@@ -120,17 +120,14 @@ def test_text_after_a_source_sees_it_and_nobody_sees_the_target(planner):
     assert seen[target.start - 1, start] and not seen[start, start + 1]  # source visuals are causal
 
 
-def test_flex_attention_sees_the_same():
-    chat = build(runs("v2v", "go", [SOURCE], TARGET), tokenize, Special())
-    n = len(chat.ids)
-    q, k, v = torch.randn(n, 4, 16), torch.randn(n, 2, 16), torch.randn(n, 2, 16)
-    dense = attend(q, k, v, visible(chat.token_type, chat.segment_id))
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "called without torch.compile": on purpose on a CPU
-        flex = attend_flex(q, k, v, block_mask(chat.token_type, chat.segment_id))
-    torch.testing.assert_close(flex, dense, atol=FORWARD, rtol=FORWARD)
+@pytest.mark.filterwarnings("ignore")  # "called without torch.compile": on purpose on a CPU
+def test_flex_attention_sees_the_same(planner):
+    chat = chats(planner)["cond"]
+    x = planner.embed(chat, features(planner))
+    for flex, dense in zip(
+        planner.hidden_states(chat, x, flex=True), planner.hidden_states(chat, x), strict=True
+    ):
+        torch.testing.assert_close(flex, dense, atol=FORWARD, rtol=FORWARD)
 
 
 def test_every_target_token_is_predicted_once_even_a_lone_one():
