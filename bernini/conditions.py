@@ -18,7 +18,7 @@ def source_ids(
 ) -> list[float]:
     """Ids 1, 2, … of `count` sources; beyond `max_trained` they are spread evenly over the trained range."""
     if count > max_trained and interpolate:
-        return torch.linspace(1, max_trained, count).tolist()
+        return torch.linspace(1, max_trained, count, device="cpu").tolist()
     return [float(i + 1) for i in range(count)]
 
 

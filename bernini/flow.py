@@ -2,7 +2,8 @@
 
 For the samplers, the planner's decoder and training. Two families exist in the release and
 both are needed to reproduce it: the UniPC table in float32 (spec 4.4) and a linear table whose
-values were rounded to bfloat16 (spec 3.4, 13.3), timesteps rounded on their own.
+values were rounded to bfloat16 (spec 3.4, 13.3), timesteps rounded on their own. Tables are made
+on the CPU: another device rounds some entries differently.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
 
 def unipc_schedule(num_steps: int, shift: float) -> Schedule:
     """Released table for UniPC: from 0.999 down, 0 at the end; timesteps cut to whole numbers."""
-    u = 1 - torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, num_steps + 1, dtype=torch.float64)
+    u = 1 - torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, num_steps + 1, dtype=torch.float64, device="cpu")
     sigmas = shift_sigmas(u.flip(0)[:-1], shift)
     timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).to(torch.int64)
     return Schedule(torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps)
@@ -48,7 +49,7 @@ def linear_sigmas(
 ) -> Tensor:
     """Shifted linear table `[num_steps]`; with `extra_step` the end point is left out."""
     count = num_steps + 1 if extra_step else num_steps
-    u = torch.linspace(sigma_max, sigma_min, count, dtype=dtype)
+    u = torch.linspace(sigma_max, sigma_min, count, dtype=dtype, device="cpu")
     return shift_sigmas(u[:num_steps], shift)
 
 
@@ -58,7 +59,7 @@ def linear_schedule(
     """Linear table with 0 appended, as float32 numbers already rounded to `dtype`."""
     sigmas = linear_sigmas(num_steps, shift, sigma_min=sigma_min, extra_step=extra_step, dtype=dtype)
     timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float()
-    return Schedule(torch.cat([sigmas.float(), torch.zeros(1)]), timesteps)
+    return Schedule(torch.cat([sigmas.float(), sigmas.new_zeros(1).float()]), timesteps)
 
 
 def euler_schedule(num_steps: int, shift: float) -> Schedule:
@@ -96,9 +97,10 @@ def index_range(shift: float, lowest: float, highest: float) -> tuple[int, int]:
 
 def draw_uniform(task: str, count: int, generator: torch.Generator) -> Tensor:
     """`count` numbers in 0…1 from the task's density: logit-normal(0.5, 1) for images, else mode(1.29)."""
+    how = dict(generator=generator, dtype=torch.float64, device=generator.device)
     if task in IMAGE_TASKS:
-        return torch.sigmoid(torch.randn(count, generator=generator, dtype=torch.float64) + 0.5)
-    r = torch.rand(count, generator=generator, dtype=torch.float64)
+        return torch.sigmoid(torch.randn(count, **how) + 0.5)
+    r = torch.rand(count, **how)
     return 1 - r - 1.29 * (torch.cos(torch.pi / 2 * r).square() - 1 + r)
 
 

@@ -54,7 +54,7 @@ def _spread(total: int, count: int) -> list[int]:
     """
     import torch
 
-    return torch.linspace(0, total - 1, count).round().long().tolist()
+    return torch.linspace(0, total - 1, count, device="cpu").round().long().tolist()
 
 
 def renderer_frames(

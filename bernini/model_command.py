@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--attention", default="sdpa", help="kernel of the renderer, or module:function of a new one"
     )
+    verify.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     verify.add_argument("--failures-only", action="store_true", help="print only what is out of tolerance")
     convert = verbs.add_parser("convert", help="write a model in another layout")
     convert.add_argument("folder")
@@ -59,7 +60,7 @@ def verify(args: argparse.Namespace) -> int:
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     failed = count = 0
-    for result in results(Path(args.folder), attention=args.attention):
+    for result in results(Path(args.folder), args.attention, args.device):
         count, failed = count + 1, failed + (not result.ok)
         if not result.ok or not args.failures_only:
             print(result)

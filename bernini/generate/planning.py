@@ -109,4 +109,4 @@ def randomness(count: int, width: int, seed: int) -> tuple[list[int], Callable[[
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     generator = torch.Generator("cpu").manual_seed(seed)
-    return order.tolist(), lambda n: torch.randn(n, width, generator=generator)
+    return order.tolist(), lambda n: torch.randn(n, width, generator=generator, device="cpu")

@@ -73,4 +73,4 @@ class Denoiser:
 def initial_noise(latent_thw: tuple[int, int, int], seed: int, channels: int = 16) -> Tensor:
     """Released start: float32 normal numbers of a CPU generator, so every machine gets the same clip."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(1, channels, *latent_thw, generator=generator)
+    return torch.randn(1, channels, *latent_thw, generator=generator, device="cpu")

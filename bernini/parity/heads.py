@@ -74,13 +74,14 @@ def _decoder_case(record: Record, decoder: ViTDecoder, name: str, case: dict) ->
 
 def _decoder_training(record: Record, decoder: ViTDecoder) -> Iterator[Result]:
     tensors, repeats = record.tensors, record.meta["config"]["batch_mul"]
-    schedule, index = decoder_schedule(1000, decoder.shift), record.tensors["train.timestep_index"]
+    schedule, index = decoder_schedule(1000, decoder.shift), record.tensors["train.timestep_index"].cpu()
     sigma = schedule.sigmas[:-1][index]
     yield record.exact("training", "sigma", sigma, tensors["train.sigma"])
     yield record.exact("training", "timestep", schedule.timesteps[index], tensors["train.timestep"])
     target, noise = tensors["train.target"].repeat(repeats, 1), tensors["train.noise"]
+    sigma, timesteps = sigma.to(noise), schedule.timesteps[index].to(noise)
     noisy = (1 - sigma[:, None]) * target + sigma[:, None] * noise
-    pred = decoder.net(noisy, schedule.timesteps[index], tensors["in.z_cond"].repeat(repeats, 1))
+    pred = decoder.net(noisy, timesteps, tensors["in.z_cond"].repeat(repeats, 1))
     loss = (pred - (noise - target)).square().mean(-1)
     yield record.result("training", "pred", pred, tensors["train.pred"], FORWARD)
     for quantity, weight in (("unweighted", 1.0), ("bell", tensors["train.weight_bell"])):

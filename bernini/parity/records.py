@@ -43,6 +43,7 @@ class Record:
     folder: Path
     meta: dict
     attention: str = "sdpa"
+    device: str = "cpu"
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -61,7 +62,7 @@ class Record:
         path = self.folder / file
         if not path.exists():
             raise ParityError(f"{path} is missing; copy it beside {self.name}.json")
-        return load_file(path)
+        return load_file(path, device=self.device)
 
     def weights(self, prefix: str, file: str | None = None) -> dict[str, Tensor]:
         """Tensors under `prefix`, which is taken off their names."""
@@ -74,7 +75,7 @@ class Record:
 
     def exact(self, case: str, quantity: str, ours, theirs) -> Result:
         """0 when equal, else 1: for whole numbers, masks and texts."""
-        same = torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
+        same = torch.equal(ours.cpu(), theirs.cpu()) if isinstance(ours, Tensor) else ours == theirs
         return Result(f"{self.name}/{case}", quantity, 0.0 if same else 1.0, EXACT)
 
 
@@ -82,7 +83,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """max |a - b| / max |b|; infinite for different shapes."""
     if ours.shape != theirs.shape:
         return float("inf")
-    ours, theirs = ours.detach().double(), theirs.double()
+    ours, theirs = ours.detach().double().cpu(), theirs.double().cpu()
     if not torch.isfinite(ours).all():
         return float("inf")
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))

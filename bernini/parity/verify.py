@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 
+import torch
+
 from bernini.errors import ParityError
 from bernini.parity.records import Record, Result, read_folder
 
@@ -30,18 +32,20 @@ def check_for(name: str) -> Callable[[Record], Iterator[Result]] | None:
     return resolve_name(CHECKS[max(known, key=len)]) if known else None
 
 
-def verify(folder: Path, attention: str = "sdpa") -> Iterator[Result]:
+def verify(folder: Path, attention: str = "sdpa", device: str = "cpu") -> Iterator[Result]:
     """Results as they come. A record that no check knows, or that lacks something, is a failure too.
 
     `attention` is the renderer's kernel: a name of the table, or `module:function` of a new one.
     """
     for record in read_folder(folder):
-        record.attention = attention
+        record.attention, record.device = attention, device
         check = check_for(record.name)
         if check is None:
             yield Result(record.name, "no-check-of-this-name", math.inf, 0.0)
         else:
-            yield from checked(record, check)
+            with torch.device(device):
+                results = list(checked(record, check))
+            yield from results
 
 
 def checked(record: Record, check: Callable[[Record], Iterator[Result]]) -> Iterator[Result]:
