@@ -15,6 +15,8 @@ from bernini.generate.cases import Case
 from bernini.generate.enhancer import INSTRUCTIONS, Server, enhance
 from bernini.generate.presets import TASKS
 
+pytest.importorskip("httpx", reason="needs the extra 'openai': pip install 'bernini[openai]'")
+
 
 class Answers(BaseHTTPRequestHandler):
     """Gives the prepared answers in turn and keeps what was asked."""
