@@ -21,8 +21,13 @@ COMMANDS = {
     "account": ("manifests.inspect:account", "accepted, rejected, failed, pending: item by item", "look"),
     "validate": ("manifests.inspect:validate", "check a manifest's parts, keys and counts", "look"),
     "report": ("manifests.report:main", "one HTML page: funnel, distributions, gallery of pairs", "look"),
+    "generate": ("bernini.generate.command:main", "generate or edit images and videos with a checkpoint", "model"),
+    "model": ("bernini.model_command:main", "inspect, convert or verify a checkpoint", "model"),
+    "convert": ("pipelines.command:convert_model", "rewrite a checkpoint in another layout (model convert)", "model"),
+    "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
-GROUPS = {"make": "Make data", "look": "Look into manifests"}
+TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo"}  # they parse their words themselves
+GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
 def usage() -> str:
@@ -52,7 +57,7 @@ def call(name: str, argv: list[str]) -> int:
 
     try:
         function = resolve_name(COMMANDS[name][0])
-        if getattr(function, "takes_argv", False):
+        if name in TAKES_ARGV:
             return function(argv)
         import tyro
 

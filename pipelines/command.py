@@ -47,9 +47,6 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-run.takes_argv = True
-
-
 def _report_flag(argv: list[str]) -> tuple[list[str], bool]:
     """`--no-report` belongs to the command, not to the recipe."""
     return [a for a in argv if a not in ("--report", "--no-report")], "--no-report" not in argv
@@ -93,9 +90,6 @@ def decide_again(argv: list[str]) -> int:
     return 0
 
 
-decide_again.takes_argv = True
-
-
 def _decidable(path: str) -> Manifest:
     below = [p for p in find_manifests(path) if "/candidates/" in p]
     m = Manifest.open(below[0] if len(below) == 1 else path)
@@ -113,3 +107,10 @@ def _write_decided(m: Manifest, decisions: Decisions, config: object, folder: st
         writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")}, parents=[m.path],
                       config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
     print(f"manifest  {folder}")
+
+
+def convert_model(argv: list[str]) -> int:
+    """`bernini convert` is `bernini model convert`."""
+    from bernini.model_command import main
+
+    return main(["convert", *argv])
