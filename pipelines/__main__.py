@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
-    "decide": ("pipelines.command:decide_again", "apply other thresholds to finished measures; no GPU, no media", "make"),
+    "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),

@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     config = tyro.cli(recipe.Config, args=arguments, prog=f"bernini run {argv[0]}", description=recipe.__doc__)
     started, done = time.monotonic(), []
     try:
-        for name, manifest in recipe.run_steps(config):
+        for _, manifest in recipe.run_steps(config):
             done.append(manifest)
     finally:
         print_funnel(done)
