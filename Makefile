@@ -5,8 +5,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # uv installs in a fraction of pip's time; pip takes over where uv cannot reach the packages.
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(1) \
-	|| $(BIN)/python -m pip install --quiet -c constraints.txt $(1)
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]' \
+	|| $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 
 .PHONY: demo test lint venv constraints clean benchmarks
 
@@ -29,14 +29,16 @@ venv: .venv/.test
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
 	@touch $@
 
+.venv/.demo: EXTRAS = ray,samples
 .venv/.demo: .venv/.made pyproject.toml constraints.txt
 	@echo "installing (about 50 packages, a minute)"
-	@$(call INSTALL,-e '.[ray,samples]')
+	@$(INSTALL)
 	@touch $@
 
+.venv/.test: EXTRAS = ray,samples,openai,models,demo,test
 .venv/.test: .venv/.made pyproject.toml constraints.txt
 	@echo "installing everything (about 180 packages, 5 GB, one to four minutes)"
-	@$(call INSTALL,-e '.[ray,samples,openai,models,demo,test]')
+	@$(INSTALL)
 	@touch $@ .venv/.demo
 
 constraints: .venv/.test  # write the versions that are installed now
