@@ -27,7 +27,7 @@ class ChatRequest:
     parts: tuple[str | bytes, ...]
     schema: dict                                      # JSON schema that the answer must obey
     corrections: tuple[tuple[str, str], ...] = ()
-    max_tokens: int = 1024
+    max_tokens: int = 2048
     temperature: float = 0.0
     seed: int = 0
 

@@ -33,19 +33,19 @@ SHOWN = 300  # characters of a server's own words in a message
 
 
 class OpenAIChat:
-    """`url` is one address such as http://host:8000/v1, or a list of replicas. Times in seconds.
+    """`urls` is one address such as http://host:8000/v1, or a list of replicas. Times in seconds.
 
     `model` may be left out where the server has only one. `timeout_s` is the longest wait for
     one answer, `wait_s` the longest time without any server before the run stops.
     """
 
-    def __init__(self, url: str | Sequence[str] = "", model: str = "", *, concurrency: int = 32,
+    def __init__(self, urls: str | Sequence[str] = (), model: str = "", *, concurrency: int = 32,
                  timeout_s: float = 300.0, connect_s: float = 10.0, retries: int = 7, backoff_s: float = 0.5,
                  wait_s: float = 600.0, cache: str = "", max_answer_bytes: int = 256 * 1024,
                  key_from: str = "OPENAI_API_KEY", extra: dict | None = None):
-        urls = [u.strip() for u in (url.split(",") if isinstance(url, str) else url) if u.strip()]
+        urls = [u.strip() for u in (urls.split(",") if isinstance(urls, str) else urls) if u.strip()]
         if not urls:
-            raise ConfigError("the openai backend needs the address of a server: url='http://host:8000/v1'")
+            raise ConfigError("the openai backend needs the address of a server: urls='http://host:8000/v1'")
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; at least one request must be in flight")
         self.model, self.concurrency, self.retries, self.backoff_s = model, concurrency, retries, backoff_s
