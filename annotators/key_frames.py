@@ -11,7 +11,7 @@ from manifests.columns import column
 from .ask import Annotator, Question
 from .backends import classical
 from .look import both_sides, look
-from .parsing import InvalidAnswer, many, obj, text
+from .parsing import many, obj, text
 from .pictures import View, see
 
 MAX_KEY_FRAMES = 8  # spec D3
@@ -46,11 +46,8 @@ def measure(row: Mapping[str, object]) -> dict:
     return {"transitions": [" ".join(sentences) for sentences in said]}
 
 
-def check_questions(answer: dict, row: Mapping[str, object]) -> dict:
-    asked = [q["question"].strip().lower() for q in answer["questions"]]
-    if len(set(asked)) < len(asked):
-        raise InvalidAnswer("two of the questions are the same")
-    return answer
+def without_repeats(answer: dict, row: Mapping[str, object]) -> dict:
+    return {"questions": list({q["question"].strip().lower(): q for q in reversed(answer["questions"])}.values())[::-1]}
 
 
 class DescribeKeyFrames(Annotator):
@@ -69,7 +66,7 @@ class AskAboutSubject(Annotator):
 
     question = Question(
         name="questions", prompt=QUESTIONS_PROMPT, texts=("text",), views=(View(label="picture", path="images"),),
-        schema=obj(questions=many(obj(question=text(200), answer=text(300)), 1, 3)), parse=check_questions,
+        schema=obj(questions=many(obj(question=text(200), answer=text(300)), 1, 3)), parse=without_repeats,
         adds=(column("questions", pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string())])),
                      "questions about the document's subject that need its pictures"),),
     )

@@ -14,7 +14,7 @@ from manifests.columns import column
 
 from .ask import Annotator, Question
 from .key_frames import KEY_FRAMES
-from .parsing import InvalidAnswer, many, obj, text
+from .parsing import many, obj, text
 
 NUM_OBJECTS = (3, 5)
 PROMPT = """
@@ -37,23 +37,23 @@ def within(schema: dict, row: Mapping[str, object]) -> dict:
     return obj(objects=many(obj(**{**item, "frame": frame}), *NUM_OBJECTS))
 
 
-def check(answer: dict, row: Mapping[str, object]) -> dict:
-    names = [o["name"].strip().lower() for o in answer["objects"]]
-    if len(set(names)) < len(names):
-        raise InvalidAnswer("two objects have the same name; every object must be another one")
+def placed(answer: dict, row: Mapping[str, object]) -> dict:
+    """Frame numbers become times. Equal names are counted, not refused: what they mean is a rule's business."""
     times = row["key_times_s"]
-    return {"objects": [{"name": o["name"].strip(), "instruction": o["instruction"].strip(),
-                         "time_s": times[o["frame"] - 1]} for o in answer["objects"]]}
+    objects = [{"name": o["name"].strip(), "instruction": o["instruction"].strip(), "time_s": times[o["frame"] - 1]}
+               for o in answer["objects"]]
+    return {"objects": objects, "num_objects": len({o["name"].lower() for o in objects})}
 
 
 class NameObjects(Annotator):
     """Videos with `key_times_s` → `objects`: name, key frame and new-scene instruction of each."""
 
     question = Question(
-        name="objects", prompt=PROMPT, views=(KEY_FRAMES,), narrow=within, parse=check,
+        name="objects", prompt=PROMPT, views=(KEY_FRAMES,), narrow=within, parse=placed,
         schema=obj(objects=many(obj(name=text(80, 2), frame={"type": "integer", "minimum": 1, "maximum": 8},
                                     instruction=text(300, 10)), *NUM_OBJECTS)),
         adds=(column("objects", pa.list_(pa.struct([("name", pa.string()), ("instruction", pa.string()),
                                                     ("time_s", pa.float64())])),
-                     "3 to 5 salient objects, the key frame that shows each best, and how to show it in a new scene"),),
+                     "3 to 5 salient objects, the key frame that shows each best, and how to show it in a new scene"),
+              column("num_objects", pa.int32(), "objects with different names; below 3 = the list repeats itself")),
     )

@@ -75,6 +75,7 @@ class PromptBank:
                 raise ConfigError(f"a bank needs capacity >= 1 and min_novelty in [0, 1], not {capacity} and {min_novelty}")
             self.round, self.capacity, self.min_novelty, self.embedder = 0, capacity, min_novelty, embedder
             self.prompts: list[str] = []
+            self._save()
         self._embed = (HashedNgrams() if self.embedder == "ngrams" else resolve_name(self.embedder)()).embed
         self.vectors = self._embed(self.prompts) if self.prompts else np.empty((0, DIM))
 
@@ -105,9 +106,7 @@ class PromptBank:
         new = sorted(offered - set(self.prompts), key=lambda prompt: (digest(prompt), prompt))
         before, refused = set(self.prompts), self._take_in(new)
         self.round += 1
-        header = {"round": self.round, "capacity": self.capacity, "min_novelty": self.min_novelty,
-                  "embedder": self.embedder}
-        storage.write_bytes(storage.join(self.folder, f"bank-{self.round:05d}.jsonl"), _lines([header, *self.prompts]))
+        self._save()
         now = set(self.prompts)
         return Closed(round=self.round, entered=tuple(p for p in new if p in now), refused=tuple(refused),
                       left=tuple(sorted(before - now)))
@@ -140,6 +139,11 @@ class PromptBank:
     @property
     def _offers(self) -> str:
         return storage.join(self.folder, f"offers-{self.round:05d}")
+
+    def _save(self) -> None:
+        header = {"round": self.round, "capacity": self.capacity, "min_novelty": self.min_novelty,
+                  "embedder": self.embedder}
+        storage.write_bytes(storage.join(self.folder, f"bank-{self.round:05d}.jsonl"), _lines([header, *self.prompts]))
 
     def _load(self, name: str) -> None:
         header, *prompts = map(json.loads, storage.read_bytes(storage.join(self.folder, name)).splitlines())

@@ -24,6 +24,7 @@ from email.utils import parsedate_to_datetime
 
 from manifests.errors import BackendError, ConfigError
 
+from ..parsing import clean_text
 from . import ChatAnswer, ChatRequest
 from .cache import AnswerCache
 from .replicas import Replica, Replicas
@@ -125,10 +126,9 @@ class OpenAIChat:
             data = self._attempt("POST", "/chat/completions", body)
         except BackendError as error:
             return ChatAnswer(error=error, latency_s=time.monotonic() - start)
-        usage = data.get("usage") or {}
-        return ChatAnswer(text=data["choices"][0]["message"].get("content") or "", latency_s=time.monotonic() - start,
-                          tokens_in=int(usage.get("prompt_tokens") or 0),
-                          tokens_out=int(usage.get("completion_tokens") or 0))
+        text = clean_text(data["choices"][0]["message"].get("content") or "")
+        return ChatAnswer(text=text, latency_s=time.monotonic() - start, tokens_in=_usage(data, "prompt_tokens"),
+                          tokens_out=_usage(data, "completion_tokens"))
 
     def _attempt(self, method: str, path: str, body: bytes | None) -> dict:
         """Ask until there is an answer; `BackendError` when this request cannot get one."""
@@ -248,6 +248,12 @@ def _read(data: bytes, method: str, url: str) -> tuple[dict, str]:
     if not isinstance(choices[0]["message"].get("content"), (str, type(None))):
         return {}, f"{url}: the answer's content is not text"
     return value, ""
+
+
+def _usage(data: dict, name: str) -> int:
+    usage = data.get("usage")
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
 
 def _loads(data: bytes) -> dict | None:
