@@ -49,6 +49,15 @@ def hang(handler) -> None:
     reset(handler.connection)
 
 
+def drip(handler) -> None:
+    """One byte now and then: no single wait is long, the whole would never end."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(30):
+        handler.wfile.write(b"a")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
 def reset_in_mid_answer(handler) -> None:
     data = completion(GOOD)
     handler.send_response(200)
@@ -61,6 +70,7 @@ def reset_in_mid_answer(handler) -> None:
 
 FAULTS = {
     "hangs": hang,
+    "drips": drip,
     "resets in mid-answer": reset_in_mid_answer,
     "resets before the answer": lambda h: reset(h.connection),
     "429 with Retry-After": lambda h: h.reply(429, b'{"error": {"message": "slow down"}}', Retry_After="0.1"),
@@ -85,7 +95,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_passing_fault_costs_time_and_no_row(fault):
     with chat_server(behave=first_times(3, FAULTS[fault])) as server:
-        chat = OpenAIChat(server.url, **{**QUICK, "timeout_s": 0.4 if fault == "hangs" else 5.0}, concurrency=2)
+        chat = OpenAIChat(server.url, **{**QUICK, "timeout_s": 0.4 if fault in ("hangs", "drips") else 5.0}, concurrency=2)
         answers = chat.ask(requests(6))
     assert [a.error for a in answers] == [None] * 6
     assert [json.loads(a.text) for a in answers] == [{"transition": "The man leaves."}] * 6
