@@ -12,7 +12,6 @@ goes into one header: never into a log, a message, a manifest or the hash of a r
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from manifests.errors import BackendError, ConfigError
 from ..parsing import clean_text
 from . import ChatAnswer, ChatRequest
 from .cache import AnswerCache
+from .messages import chat_messages
 from .replicas import Replica, Replicas
 from .wire import Lost, TooLong, Unreachable
 
@@ -88,19 +88,13 @@ class OpenAIChat:
     def close(self) -> None:
         self._replicas.stop()
         self._pool.shutdown(cancel_futures=True)
-        if self._cache:
+        if self._cache is not None:
             self._cache.close()
 
     def body(self, request: ChatRequest) -> bytes:
         """The request as sent. Equal requests give equal bytes, which is what the cache rests on."""
-        content = [_text(p) if isinstance(p, str) else _image(p) for p in request.parts]
-        messages: list[dict] = [{"role": "user", "content": content}]
-        for answer, problem in request.corrections:
-            messages.append({"role": "assistant", "content": answer or "(empty)"})
-            messages.append({"role": "user", "content": f"That answer cannot be used: {problem}. Answer again, with "
-                                                        "one JSON object of the required form and nothing else."})
         return json.dumps({
-            "model": self.model, "messages": messages, "max_tokens": request.max_tokens,
+            "model": self.model, "messages": chat_messages(request), "max_tokens": request.max_tokens,
             "temperature": request.temperature, "seed": request.seed,
             "response_format": {"type": "json_schema",
                                 "json_schema": {"name": "answer", "strict": True, "schema": request.schema}},
@@ -262,14 +256,6 @@ def _loads(data: bytes) -> dict | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _text(text: str) -> dict:
-    return {"type": "text", "text": text}
-
-
-def _image(jpeg: bytes) -> dict:
-    return {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()}}
 
 
 def _read_key(variable: str) -> str:

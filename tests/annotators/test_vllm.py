@@ -80,7 +80,7 @@ def test_serve_check_prints_a_line_for_each_annotator(vllm_url, photo_film, caps
 
 
 def test_offline_engine_answers_in_process(tiny_model, photo_film, tmp_path):
-    """The `vllm` backend, inside the environment that has vLLM."""
+    """The `vllm` backend, inside the environment that has vLLM; one process, as in a Ray actor with one GPU."""
     script = Path(__file__).with_name("run_offline.py")
     done = subprocess.run([str(PYTHON), str(script), tiny_model, photo_film, str(tmp_path)], cwd=ROOT, timeout=400,
                           capture_output=True, text=True,
