@@ -6,7 +6,6 @@ import pickle
 from pkgutil import resolve_name
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -17,7 +16,7 @@ from annotators.judge import JudgeEdit
 from annotators.swap_prompt import RewriteSwapped
 from manifests.columns import ISSUES, set_column
 from manifests.errors import ConfigError
-from manifests.media import write_video
+from manifests.media import read_frames, write_video
 
 from .chat_server import chat_server
 from .conftest import MEASURE_FIELDS, measures
@@ -105,9 +104,8 @@ def test_plain_orders_are_turned_round_and_others_are_not_guessed(forward, back)
     assert made["instruction"].to_pylist() == [back] and bool(made["issues"][0].as_py()) == (back is None)
 
 
-def judged(tmp_path, edit) -> dict:
-    rng = np.random.default_rng(0)
-    frames = [cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), np.uint8), (9, 9), 0) for _ in range(12)]
+def judged(photo_film, tmp_path, edit) -> dict:
+    frames = list(read_frames(photo_film, [i / 6 for i in range(12)]))
     paths = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
     write_video(paths[0], frames, fps=6)
     write_video(paths[1], (edit(f.copy()) for f in frames), fps=6, crf=28)
@@ -117,14 +115,14 @@ def judged(tmp_path, edit) -> dict:
     return JudgeEdit()(set_column(table, ISSUES, [None])).to_pylist()[0]
 
 
-def test_a_copy_is_not_executed_and_gets_no_other_mark(tmp_path):
-    row = judged(tmp_path, lambda frame: frame)
+def test_a_copy_is_not_executed_and_gets_no_other_mark(photo_film, tmp_path):
+    row = judged(photo_film, tmp_path, lambda frame: frame)
     assert (row["judge_executed"], row["judge_instruction"], row["judge_overall"]) == (False, 1, 1)
     assert row["judge_consistency"] is None and row["judge_quality"] is None and row["judge_model"] == "classical"
 
 
-def test_a_visible_edit_is_left_to_a_model(tmp_path):
-    row = judged(tmp_path, lambda frame: cv2.rectangle(frame, (30, 20), (80, 70), (255, 0, 0), -1))
+def test_a_visible_edit_is_left_to_a_model(photo_film, tmp_path):
+    row = judged(photo_film, tmp_path, lambda frame: cv2.rectangle(frame, (30, 20), (80, 70), (255, 0, 0), -1))
     assert row["judge_executed"] is None and row["judge_overall"] is None
     assert "only a model can judge" in row["issues"][0]
 
