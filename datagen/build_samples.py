@@ -32,5 +32,5 @@ class BuildSamples:
             "sample_id": make_id("sample", pair["pair_id"]), "task": "v2v", "source_name": self.source_name,
             "inputs": edit_messages(pair["instruction"]), "images": [], "videos": sides, "split": "train",
             "weight": 1.0, "num_prompt_tokens": count_tokens(pair["instruction"]), "pair_id": pair["pair_id"],
-            "video_id": pair["video_id"], "num_attempts": 1, **{f.name: pair[f.name] for f in RIGHTS},
+            "video_id": pair["video_id"], "issues": [], "num_attempts": 1, **{f.name: pair[f.name] for f in RIGHTS},
         }

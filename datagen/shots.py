@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scenedetect import ContentDetector, FrameTimecode
-from scenedetect.detector import FlashFilter
 
 from manifests.media import Frame, fit, shrink
 
-DETECT_LONG_PX = 192      # PySceneDetect itself shrinks to about 256; scores are means and hardly change
+DETECT_LONG_PX = 160      # PySceneDetect itself shrinks to about 256; scores are means and hardly change
 CONTENT_THRESHOLD = 27.0  # PySceneDetect's default for ContentDetector
 CUT_MIN_CHANGE = 5.0      # mean absolute change of luma at a cut; below it colour noise in the dark
 MIN_SHOT_S = 0.2          # cuts closer than this are one event (strobe, flash)
@@ -31,7 +30,7 @@ BLEND_STEP_S = 0.1
 BLEND_MIN_CHANGE = 12.0   # rms change of luma between the two ends, 0 to 255
 BLEND_MAX_RESIDUAL = 0.22  # what the blend may leave unexplained, against that change
 BLEND_MAX_LIKENESS = 0.75  # correlation of the two ends; above it the light changed, not the shot
-BLEND_MIN_AREA = 0.5       # share of the picture that changes; below it a title or an object came
+BLEND_MIN_AREA = 0.6       # share of the picture that changes; below it a title or an object came
 BLEND_MAX_EDGES = 0.8      # energy of the edges half way, against the two ends; 0.5 for unlike pictures
 THUMB = (48, 27)
 
@@ -50,8 +49,9 @@ class FindShots:
 
     def __init__(self, fps: float | None):
         self._fps = fps or 25.0
-        self._content = ContentDetector(threshold=CONTENT_THRESHOLD, min_scene_len=MIN_SHOT_S,
-                                        filter_mode=FlashFilter.Mode.SUPPRESS)
+        # Its own filter of close cuts is off: `_sharpest` and MIN_SHOT_S do that work here.
+        self._content = ContentDetector(threshold=CONTENT_THRESHOLD, min_scene_len=0)
+        self._last_hit_s = -MIN_SHOT_S
         self._thumbs: deque[tuple[float, np.ndarray]] = deque()   # the last LAG_S seconds
         self._changes: deque[tuple[float, float]] = deque()       # (time, change), the same seconds
         self._cuts: deque[tuple[float, np.ndarray]] = deque()     # (time, thumb before), to be confirmed
@@ -68,7 +68,9 @@ class FindShots:
         thumb = thumb.astype(np.float32)
         before = self._thumbs[-1][1] if self._thumbs else thumb
         self._now_s = frame.time_s
-        if self._content.process_frame(FrameTimecode(frame.index, self._fps), np.ascontiguousarray(small)):
+        hit = self._content.process_frame(FrameTimecode(frame.index, self._fps), np.ascontiguousarray(small))
+        if hit and frame.time_s - self._last_hit_s >= MIN_SHOT_S:
+            self._last_hit_s = frame.time_s
             self._cuts.append((frame.time_s, before))
         luma, change = float(thumb.mean()), float(np.abs(thumb - before).mean())
         self._remember(thumb, change)

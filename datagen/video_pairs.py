@@ -119,6 +119,7 @@ class PairClips:
             "video_similarity": pa.array(mined.similarity.clip(-1, 1)),
             "is_human": pc.or_kleene(source["is_human"], target["is_human"]),
             "num_candidates": pa.array([mined.num_candidates] * num, pa.int64()),
+            "issues": pa.array([[]] * num, pa.list_(pa.string())),
             "num_attempts": pa.array([1] * num, pa.int32()),
         }
         for name in (*SIDE_COLUMNS, *(f.name for f in self.measures)):

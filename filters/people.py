@@ -17,8 +17,8 @@ from manifests.columns import column
 from manifests.frames import ClipFrames
 from manifests.media import fit, shrink
 
-FACE_PX = 224            # long side in which faces are searched
-BODY_PX = 288            # long side for bodies; the detector's window is 64 x 128
+FACE_PX = 200            # long side in which faces are searched
+BODY_PX = 256            # long side for bodies; the detector's window is 64 x 128
 FACE_STEP = 1.25         # from one searched size to the next
 FACE_VOTES = 3           # overlapping hits that make a face
 MIN_FACE = 0.1           # of the short side

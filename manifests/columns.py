@@ -18,7 +18,7 @@ def column(name: str, type: pa.DataType, doc: str, unit: str = "") -> pa.Field:
     return pa.field(name, type, metadata=metadata)
 
 
-ISSUES = column("issues", pa.list_(pa.string()), "what went wrong with this row, one line each")
+ISSUES = column("issues", pa.list_(pa.string()), "what went wrong with this row, one line each; empty = nothing")
 DROP_REASON = column("drop_reason", pa.string(), "first rule broken, or 'failed: …'; null = accepted")
 NUM_ATTEMPTS = column("num_attempts", pa.int32(), "times this row was tried; above 1 a worker died on it")
 ACCOUNT = (ISSUES, DROP_REASON, NUM_ATTEMPTS)
@@ -42,9 +42,10 @@ def set_column(table: pa.Table, field: pa.Field, values) -> pa.Table:
 
 
 def add_issues(table: pa.Table, new: Sequence[Sequence[str]]) -> pa.Table:
-    """Append lines to `issues`; `new` has one (possibly empty) sequence a row."""
-    if not any(new):
-        return table
+    """Append lines to `issues`; `new` has one (possibly empty) sequence a row.
+
+    The result has no nulls, so that a row looks the same whichever rows it was worked on with.
+    """
     old = table["issues"].to_pylist()
     return set_column(table, ISSUES, [list(o or []) + list(n) for o, n in zip(old, new, strict=True)])
 

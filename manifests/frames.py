@@ -23,15 +23,15 @@ DETAIL_SHORT_PX = 480  # the training resolution (480p)
 class ClipFrames:
     """Frames of one clip. F sampled frames, K detail frames, N frames in all.
 
-    `bgr` (F, y, x, 3) uint8, at `times_s` (F,) seconds; `details` K arrays (Y, X) uint8 of
-    luma; `frame_times_s`, `frame_luma` (mean, 0 to 255), `frame_change` (mean absolute
+    `bgr` F arrays (y, x, 3) uint8, at `times_s` (F,) seconds; `details` K arrays (Y, X) uint8
+    of luma; `frame_times_s`, `frame_luma` (mean, 0 to 255), `frame_change` (mean absolute
     difference to the frame before, 0 to 255) and `frame_clean` (bool) have one entry a frame.
     """
 
     start_s: float
     end_s: float
     times_s: np.ndarray
-    bgr: np.ndarray
+    bgr: list[np.ndarray]
     details: list[np.ndarray]
     frame_times_s: np.ndarray
     frame_luma: np.ndarray
@@ -78,7 +78,7 @@ class ClipBuffer:
         change[0] = 0.0  # the step into the clip belongs to the transition, not to the clip
         return ClipFrames(
             start_s=start_s, end_s=end_s, times_s=np.array([t for t, _ in samples]),
-            bgr=np.stack([image for _, image in samples]), details=[image for _, image in details],
+            bgr=[image for _, image in samples], details=[image for _, image in details],
             frame_times_s=times, frame_luma=luma, frame_change=change, frame_clean=clean,
         )
 

@@ -176,7 +176,8 @@ class ManifestWriter:
             self._write_group(ROWS_PER_GROUP)
 
     def commit(self, **header: object) -> Manifest:
-        if self._num_waiting:
+        if self._num_waiting or not self._parts:  # an empty table still has a part: it holds the schema
+            self._waiting = self._waiting or [self.schema.empty_table()]
             self._write_group(self._num_waiting)
         self._close_part()
         full = {
@@ -200,13 +201,19 @@ class ManifestWriter:
             name = f"part-{len(self._parts):05d}.parquet"
             context = storage.atomic_output(storage.join(self.path, name))
             stream = context.__enter__()
-            self._open = [context, stream, pq.ParquetWriter(stream, self.schema, compression="snappy"), 0]
+            writer = pq.ParquetWriter(stream, self.schema, compression="snappy", use_dictionary=self._repeating())
+            self._open = [context, stream, writer, 0]
             self._parts.append({"file": name, "rows": 0, "bytes": 0})
         self._open[2].write_table(waiting.slice(0, num_rows).combine_chunks())
         self._parts[-1]["rows"] += num_rows
         self._open[3] += 1
         if self._open[3] == GROUPS_PER_PART:
             self._close_part()
+
+    def _repeating(self) -> list[str]:
+        """Columns worth a dictionary: text that comes again. Numbers and the key do not, and trying costs time."""
+        texts = [f.name for f in self.schema if pa.types.is_string(f.type) and f.name != self.stop.key]
+        return [*texts, "issues.list.element"]
 
     def _close_part(self) -> None:
         if self._open is None:

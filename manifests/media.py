@@ -127,7 +127,8 @@ def open_container(path: str) -> Iterator[av.container.InputContainer]:
     except (av.FFmpegError, OSError, ValueError) as error:
         if stream is not None:
             stream.close()
-        raise MediaError(f"cannot open {path}: {_reason(error)}") from None
+        hint = " (no moov box: the recording or the download was broken off)" if _lacks_index(path) else ""
+        raise MediaError(f"cannot open {path}: {_reason(error)}{hint}") from None
     try:
         if _REFUSED_FORMATS & set(container.format.name.split(",")):
             raise MediaError(f"{path} is no video file but {container.format.long_name}")
@@ -310,6 +311,22 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _lacks_index(path: str) -> bool:
+    """Is this a local mp4 or mov whose top-level boxes hold no index?"""
+    kinds: list[bytes] = []
+    try:
+        with open(path, "rb") as file:
+            while len(kinds) < 100 and len(header := file.read(8)) == 8:
+                size = int.from_bytes(header[:4], "big")
+                kinds.append(header[4:])
+                if size < 8:
+                    break
+                file.seek(size - 8, 1)
+    except OSError:
+        return False
+    return b"ftyp" in kinds and b"moov" not in kinds
 
 
 def _plane(image: av.VideoFrame, i: int) -> np.ndarray:

@@ -20,7 +20,7 @@ COMMANDS = {
     "why": ("manifests.why:why", "the whole story of one row", "look"),
     "account": ("manifests.inspect:account", "accepted, rejected, failed, pending: item by item", "look"),
     "validate": ("manifests.inspect:validate", "check a manifest's parts, keys and counts", "look"),
-    "report": ("manifests.report:report", "one HTML page: funnel, distributions, gallery of pairs", "look"),
+    "report": ("manifests.report:main", "one HTML page: funnel, distributions, gallery of pairs", "look"),
 }
 GROUPS = {"make": "Make data", "look": "Look into manifests"}
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pkgutil import resolve_name
 
 import tyro
 
+from filters.rules import Decisions
+from manifests import storage
 from manifests.columns import FAILED
 from manifests.errors import ConfigError, ManifestError, RunStopped
 from manifests.inspect import clean
-from manifests.manifest import Manifest, find_manifests
+from manifests.manifest import HEADER, Manifest, ManifestWriter, find_manifests
+from manifests.provenance import plain
 
+from .decide import Decided, decide
 from .pairs import PIPELINES
 
 
@@ -60,52 +65,51 @@ def print_funnel(manifests: list[Manifest]) -> None:
     sys.stdout.flush()
 
 
-def decide_again(
-    manifest: str, /, similarity_min: float | None = None, similarity_max: float | None = None,
-    max_pairs_per_video: int | None = None, human_balance: bool | None = None,
-    similarity_balance: float | None = None, output: str = "",
-) -> int:
-    """Decide again over finished measures: what would other thresholds keep?
-
-    Prints the funnel. Settings that are not given are those of the manifest's own run. To get
-    prompts for the pairs that come in new, give the same settings to `bernini run`: it finds
-    all measures finished.
-
-    Args:
-        manifest: a candidates or pairs manifest, or an output root with one candidates manifest.
-        similarity_min: lowest similarity.
-        similarity_max: highest similarity.
-        max_pairs_per_video: most pairs of one raw video.
-        human_balance: as many pairs with people as without.
-        similarity_balance: fullest similarity bin against the mean; 0 turns it off.
-        output: write the rows with their new drop_reason as a manifest into this folder.
-    """
-    from .decide import Decided, decide
-
-    below = [p for p in find_manifests(manifest) if "/candidates/" in p]
-    m = Manifest.open(below[0] if len(below) == 1 else manifest)
-    if m.stop.name not in ("candidates", "pairs"):
-        raise ManifestError(f"{m.path} is a {m.stop.name} table; deciding again works on candidates and pairs")
-    given = {"similarity_min": similarity_min, "similarity_max": similarity_max, "human_balance": human_balance,
-             "max_pairs_per_video": max_pairs_per_video, "similarity_balance": similarity_balance}
+def decide_again(argv: list[str]) -> int:
+    """Decide again over finished measures; settings that are not given are those of the manifest's own run."""
+    parser = argparse.ArgumentParser(
+        prog="bernini decide", add_help=False, description="Decide again over finished measures: what would other "
+        "thresholds keep? Needs no GPU, no media and no Ray. To get prompts for pairs that come in new, give the same "
+        "settings to `bernini run`: it finds all measures finished.")
+    parser.add_argument("manifest", nargs="?", help="a candidates or pairs manifest, or an output root that holds one")
+    parser.add_argument("--write", default="", help="folder: write the rows with their new drop_reason as a manifest")
+    known, settings = parser.parse_known_args(argv)
+    if known.manifest is None:
+        parser.print_help()
+        print("\nFurther settings are those of `bernini run`, e.g. --similarity-min 0.7 --no-human-balance")
+        return 0 if set(argv) & {"-h", "--help"} else 2
+    m = _decidable(known.manifest)
     recipe = resolve_name(PIPELINES[m.header["name"]])
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in m.header["config"].items()}
-    config = recipe.Config(**stored | {k: v for k, v in given.items() if v is not None})
+    config = tyro.cli(recipe.Config, default=recipe.Config(**stored), args=settings, prog="bernini decide MANIFEST")
     decisions = decide(m, config.pair_rules(), config.policy())
     print(f"{m.num_rows:>9,} rows, {int(decisions.accepted.sum()):,} accepted")
     for code, reason in enumerate(decisions.reasons[1:], start=1):
         print(f"{int((decisions.codes == code).sum()):>9,} dropped: {reason}")
-    if output:
-        from manifests.manifest import ManifestWriter
-        from manifests.provenance import plain
-
-        with ManifestWriter(output, m.stop, m.schema) as writer:
-            for batch in Decided(m, decisions).batches():
-                writer.append(batch)
-            header = {k: m.header[k] for k in ("name", "row", "versions", "owners")}
-            writer.commit(**header, parents=[m.path], config=plain(config), rules=plain(config.pair_rules()),
-                          policy=plain(config.policy()))
-        print(f"manifest  {output}")
+    if known.write:
+        _write_decided(m, decisions, config, known.write)
     if not decisions.accepted.any():
         raise RunStopped("these settings accept no row")
     return 0
+
+
+decide_again.takes_argv = True
+
+
+def _decidable(path: str) -> Manifest:
+    below = [p for p in find_manifests(path) if "/candidates/" in p]
+    m = Manifest.open(below[0] if len(below) == 1 else path)
+    if m.stop.name not in ("candidates", "pairs"):
+        raise ManifestError(f"{m.path} is a {m.stop.name} table; deciding again works on candidates and pairs")
+    return m
+
+
+def _write_decided(m: Manifest, decisions: Decisions, config: object, folder: str) -> None:
+    if storage.exists(storage.join(folder, HEADER)):
+        raise ConfigError(f"{folder} holds a finished manifest, which never changes: name another folder")
+    with ManifestWriter(folder, m.stop, m.schema) as writer:
+        for batch in Decided(m, decisions).batches():
+            writer.append(batch)
+        writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")}, parents=[m.path],
+                      config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
+    print(f"manifest  {folder}")

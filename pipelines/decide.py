@@ -47,54 +47,35 @@ def decide(manifest: Manifest, rules: Sequence[Rule], policy: PairPolicy | None 
     for rule in rules:
         decisions.apply(rule, manifest.table([rule.column])[rule.column])
     if policy is not None:
-        _cap_videos(manifest, decisions, policy)
-        _balance(manifest, decisions, policy)
+        _apply_policy(manifest, decisions, policy)
     return decisions
 
 
-def _read(manifest: Manifest, name: str, rows: np.ndarray) -> pa.ChunkedArray:
-    return manifest.table([name])[name].filter(pa.array(rows))
-
-
-def _cap_videos(manifest: Manifest, decisions: Decisions, policy: PairPolicy) -> None:
-    if policy.max_pairs_per_video is None:
-        return
-    rows = decisions.accepted
-    videos = _read(manifest, "video_id", rows).combine_chunks().dictionary_encode().indices.to_numpy()
-    keep = cap_per_group(videos, _bins(manifest, rows, policy), _keys(manifest, rows, policy),
-                         policy.max_pairs_per_video)
-    decisions.drop(np.flatnonzero(rows)[~keep], f"pairs of this video>{policy.max_pairs_per_video}")
-
-
-def _balance(manifest: Manifest, decisions: Decisions, policy: PairPolicy) -> None:
-    if not policy.human_equal and policy.max_bin_ratio is None:
-        return
-    rows = decisions.accepted
-    human = np.zeros(int(rows.sum()), bool)
+def _apply_policy(manifest: Manifest, decisions: Decisions, policy: PairPolicy) -> None:
+    """Cap, then evenness, then 1 : 1. What is held: a bin and a tie-breaking number for each row left."""
     if policy.human_equal:
-        flags = _read(manifest, "is_human", rows)
-        if flags.null_count:
-            unknown = np.flatnonzero(rows)[flags.is_null().to_numpy()]
-            decisions.drop(unknown, f"{FAILED}is_human was not measured")
-            rows = decisions.accepted
-            flags = flags.drop_null()
-        human = flags.to_numpy(zero_copy_only=False)
-    bins, keys = _bins(manifest, rows, policy), _keys(manifest, rows, policy)
-    ratio = policy.max_bin_ratio or float("inf")
-    even = balance_classes(human, bins, keys, num_bins=NUM_BINS, max_ratio=ratio, equal=False)
-    keep = balance_classes(human, bins, keys, num_bins=NUM_BINS, max_ratio=ratio, equal=policy.human_equal)
-    where = np.flatnonzero(rows)
-    decisions.drop(where[~even], "similarity bin is full")
-    decisions.drop(where[~keep], "human : not human = 1 : 1")
-
-
-def _bins(manifest: Manifest, rows: np.ndarray, policy: PairPolicy) -> np.ndarray:
+        unknown = manifest.table(["is_human"])["is_human"].is_null().to_numpy()
+        decisions.drop(unknown, f"{FAILED}is_human was not measured")
+    rows = np.flatnonzero(decisions.accepted)
     values = _read(manifest, policy.column, rows).to_numpy()
-    return bins_of(values, policy.low, policy.high, NUM_BINS)
+    bins = bins_of(values, policy.low, policy.high, NUM_BINS)
+    keys = order_key(_read(manifest, manifest.stop.key, rows), policy.seed)
+    if policy.max_pairs_per_video is not None:
+        videos = _read(manifest, "video_id", rows).combine_chunks().dictionary_encode().indices.to_numpy()
+        keep = cap_per_group(videos, bins, keys, policy.max_pairs_per_video)
+        decisions.drop(rows[~keep], f"pairs of this video>{policy.max_pairs_per_video}")
+        rows, bins, keys = rows[keep], bins[keep], keys[keep]
+    human = np.zeros(len(rows), bool)
+    if policy.human_equal:
+        human = _read(manifest, "is_human", rows).to_numpy(zero_copy_only=False)
+    for equal, reason in ((False, "similarity bin is full"), (policy.human_equal, "human : not human = 1 : 1")):
+        keep = balance_classes(human, bins, keys, num_bins=NUM_BINS, equal=equal,
+                               max_ratio=policy.max_bin_ratio or float("inf"))
+        decisions.drop(rows[~keep], reason)
 
 
-def _keys(manifest: Manifest, rows: np.ndarray, policy: PairPolicy) -> np.ndarray:
-    return order_key(_read(manifest, manifest.stop.key, rows), policy.seed)
+def _read(manifest: Manifest, name: str, rows: np.ndarray) -> pa.ChunkedArray:
+    return manifest.table([name])[name].take(pa.array(rows))
 
 
 class Decided:

@@ -65,7 +65,7 @@ def _row(entry: dict, seen: Counter) -> dict:
     seen[video_id] += 1
     if seen[video_id] > 1:  # listed twice: two rows, two ids
         video_id = make_id("video", entry["relative_path"], content, seen[video_id])
-    return entry | {"video_id": video_id, "num_bytes": num_bytes, "num_attempts": 1}
+    return entry | {"video_id": video_id, "num_bytes": num_bytes, "issues": [], "num_attempts": 1}
 
 
 def _from_folder(folder: str, leave_out: str | None) -> Iterator[dict]:

@@ -28,7 +28,8 @@ from manifests.schema import SAMPLES
 from ..decide import Decided, PairPolicy, decide
 from ..ingest import fingerprint, list_videos
 from ..place import Place
-from ..run import Guard, TableSource, finish, require_accepted, run as run_stages
+from ..run import ENGINES, Guard, TableSource, finish, require_accepted
+from ..run import run as run_stages
 from ..scan import GOOD, ScanVideos, measure_fields
 from ..stage import Stage
 
@@ -99,6 +100,8 @@ class Config:
     """No progress bars."""
 
     def __post_init__(self):
+        if self.engine not in ENGINES:
+            raise ConfigError(f"no engine {self.engine!r}; known: {', '.join(ENGINES)}")
         if not -1 <= self.similarity_min < self.similarity_max <= 1:
             raise ConfigError(f"similarity_min {self.similarity_min:g} must be below similarity_max "
                               f"{self.similarity_max:g}, both between -1 and 1")

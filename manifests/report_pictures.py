@@ -1,0 +1,196 @@
+"""Small looping pictures of clips: animated WebP, decoded from the raw videos by span.
+
+Animated WebP in `<img>` always plays, needs no script and has no limit on how many play at
+once, unlike `<video>`. Each video is opened once for all its spans; each span is encoded
+once, however many rows show it; together they never take more than the bytes given.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from . import storage
+from .errors import InputError, MediaError
+from .media import Frame, VideoReader, fit
+
+NUM_FRAMES = 10        # spread over the whole clip; equal for all, so that two clips loop in step
+FRAME_MS = 250         # 4 frames a second
+MAX_WIDTH_PX, MIN_WIDTH_PX = 320, 96
+SEEK_GAP_S = 8.0       # a seek costs about half a key-frame distance (often 10 s) of decoding
+PIXELS_PER_BYTE = 13.5  # of ten frames at quality 45, middle of five films of 720p
+SMALL = 0.6            # side of the pictures of rejected rows against the others
+DATA_URI = "data:image/webp;base64,"
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A piece of a video file, in seconds of presentation."""
+
+    path: str
+    start_s: float
+    end_s: float
+
+    def times(self) -> list[float]:
+        """Middles of equal parts: never the first or last frame, which a dissolve may touch."""
+        step = max(self.end_s - self.start_s, 0.0) / NUM_FRAMES
+        return [self.start_s + (i + 0.5) * step for i in range(NUM_FRAMES)]
+
+
+@dataclass
+class Album:
+    """The pictures that could be made (WebP bytes), and why the others could not."""
+
+    width_px: int = MAX_WIDTH_PX
+    pictures: dict[Span, bytes] = field(default_factory=dict)
+    missing: dict[Span, str] = field(default_factory=dict)
+
+
+def make_album(large: Iterable[Span], small: Iterable[Span], budget_bytes: int) -> Album:
+    """Pictures of all spans; their data URIs together take at most `budget_bytes`."""
+    scales = dict.fromkeys(small, SMALL) | dict.fromkeys(large, 1.0)
+    encoder = Encoder(scales.values(), budget_bytes)
+    album = Album(encoder.width_px)
+    with tqdm(total=len(scales), desc="pictures", unit="clip", disable=None) as bar:
+        for path, spans in groupby(sorted(scales), key=lambda span: span.path):
+            spans = list(spans)
+            _add_video(album, encoder, path, spans, scales)
+            bar.update(len(spans))
+    return album
+
+
+def _add_video(album: Album, encoder: Encoder, path: str, spans: list[Span], scales: dict[Span, float]) -> None:
+    reason = "nothing could be decoded there"
+    try:
+        for span, images in read_spans(path, spans, encoder.width_px):
+            if images:
+                picture = encoder.encode(images, scales[span])
+                album.pictures |= {span: picture} if picture else {}
+                album.missing |= {} if picture else {span: "no room was left on the page"}
+    except (MediaError, InputError, OSError) as error:
+        reason = str(error)
+    for span in spans:
+        if span not in album.pictures and span not in album.missing:
+            album.missing[span] = reason
+            encoder.skip(scales[span])
+
+
+def read_spans(path: str, spans: Sequence[Span], width_px: int) -> Iterator[tuple[Span, list[np.ndarray]]]:
+    """Each span with its RGB frames, when its last one was seen; one pass over the video."""
+    if not storage.exists(path):
+        raise MediaError(f"the file is not there any more: {path}")
+    wanted = sorted((time, i) for i, span in enumerate(spans) for time in span.times())
+    images: list[list[np.ndarray]] = [[] for _ in spans]
+    left = [NUM_FRAMES] * len(spans)
+    with VideoReader(path) as reader:
+        # Pictures this small need neither the exact frame nor smooth block borders: leaving out
+        # the frames that no other refers to, and the loop filter, halves the cost of decoding.
+        reader.stream.codec_context.skip_frame = "NONREF"
+        reader.stream.codec_context.options = {"skip_loop_filter": "all"}
+        for (_, i), frame in zip(wanted, frames_at(reader, [time for time, _ in wanted]), strict=True):
+            if frame is not None:
+                images[i].append(frame.bgr(picture_size(frame.shown_size, width_px))[..., ::-1])
+            left[i] -= 1
+            if not left[i]:
+                yield spans[i], images[i]
+                images[i] = []
+
+
+def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
+    """For each ascending time the frame on screen then, `None` behind the end; gaps are skipped."""
+    waiting, held = deque(times_s), None
+    while waiting:
+        if waiting[0] > SEEK_GAP_S:
+            reader.seek(waiting[0])
+        held, jump = None, False
+        for frame in reader:
+            while waiting and frame.time_s > waiting[0] + 1e-6:
+                yield held or frame
+                waiting.popleft()
+                # Looked at only after a frame was found: a seek may land far before its aim.
+                jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
+            held = frame
+            if jump or not waiting:
+                break
+        if not jump:
+            break
+    for time in waiting:
+        yield held if held is not None and time - held.time_s < 1.0 else None
+
+
+def picture_size(size: tuple[int, int], width_px: int) -> tuple[int, int]:
+    """Wide clips take the whole width, upright ones three quarters of it in height."""
+    return fit(size, long_px=width_px if size[0] >= size[1] else round(0.75 * width_px))
+
+
+class Encoder:
+    """Spends a budget evenly over the pictures still to come, learning from those it made.
+
+    The first guess of the size comes from `PIXELS_PER_BYTE`; after that the quality follows
+    what the pictures really take. No picture takes more than 1.5 fair shares, and the last
+    ones no more than one, so the sum never exceeds the budget.
+    """
+
+    def __init__(self, scales: Iterable[float], budget_bytes: int):
+        areas = [scale**2 for scale in scales]
+        self.left_bytes, self.left_area, self.quality = budget_bytes, sum(areas), 55.0
+        raw_bytes = 0.75 * budget_bytes / max(self.left_area, 1e-9)
+        width = math.sqrt(max(raw_bytes, 0.0) * PIXELS_PER_BYTE / NUM_FRAMES * 16 / 9)
+        self.width_px = round(min(max(width, MIN_WIDTH_PX), MAX_WIDTH_PX) / 2) * 2
+
+    def encode(self, images: Sequence[np.ndarray], scale: float) -> bytes | None:
+        """`images`: RGB uint8 of one size; `None` if not even a stamp of them fits."""
+        fair = self.left_bytes * scale**2 / self.left_area
+        limit = fair * (1.5 if self.left_area > 4 else 1.0)
+        tries = ((self.quality, 1.0), (self.quality / 2, 1.0), (20, 0.7), (15, 0.5), (10, 0.3))
+        for quality, factor in tries:
+            data = to_webp(images, quality, scale * factor)
+            if uri_bytes(data) <= limit:
+                break
+        else:
+            data = b""
+        self.quality = min(max(self.quality * (fair / uri_bytes(data)) ** 0.3, 12.0), 75.0) if data else 12.0
+        self.left_bytes -= uri_bytes(data) if data else 0
+        self.skip(scale)
+        return data or None
+
+    def skip(self, scale: float) -> None:
+        """One picture less to come."""
+        self.left_area = max(self.left_area - scale**2, 1e-9)
+
+
+def to_webp(images: Sequence[np.ndarray], quality: float, scale: float) -> bytes:
+    size = images[0].shape[1::-1]
+    size = (max(2, round(size[0] * scale)), max(2, round(size[1] * scale)))
+    pictures = [Image.fromarray(np.ascontiguousarray(image)) for image in images]
+    if size != pictures[0].size:
+        pictures = [picture.resize(size, Image.Resampling.BOX) for picture in pictures]
+    pictures = [_with_progress(picture, (i + 1) / len(pictures)) for i, picture in enumerate(pictures)]
+    stream = io.BytesIO()
+    # kmax=0: only the first frame is whole. Each loop starts there anyway, and still cameras
+    # take a quarter of the bytes.
+    pictures[0].save(stream, "WEBP", save_all=True, append_images=pictures[1:], duration=FRAME_MS, loop=0,
+                     quality=round(quality), method=2, kmin=0, kmax=0)
+    return stream.getvalue()
+
+
+def _with_progress(picture: Image.Image, part: float) -> Image.Image:
+    """A thin line along the bottom shows where the loop is, also when nothing moves in the clip."""
+    pixels = np.array(picture)
+    line = pixels[-2:]
+    line[:] = line // 3
+    line[:, : round(part * line.shape[1])] = 235
+    return Image.fromarray(pixels)
+
+
+def uri_bytes(data: bytes) -> int:
+    """Length of `data` as a data URI."""
+    return len(DATA_URI) + 4 * math.ceil(len(data) / 3)
