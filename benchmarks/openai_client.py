@@ -18,6 +18,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from .measure import store
+
+MYSELF = (sys.executable, "-m", "benchmarks.openai_client")
 LATENCY_S = 0.05
 ANSWER = json.dumps({
     "id": "c", "object": "chat.completion", "created": 1, "model": "m",
@@ -115,15 +118,21 @@ def main() -> None:
             num = max(int(options.seconds * concurrency / LATENCY_S), 20)
             {"bernini": with_ours, "openai": with_openai}[options.client](options.url, concurrency, num, parts)
         return
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks.openai_client", "--serve"], stdout=subprocess.PIPE)
+    server = subprocess.Popen([*MYSELF, "--serve"], stdout=subprocess.PIPE)
+    rows: list[dict] = []
     try:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
         for client in ("bernini", "openai"):
-            subprocess.run([sys.executable, "-m", "benchmarks.openai_client", "--client", client, "--url", url, "--seconds",
-                            str(options.seconds), "--pictures", str(options.pictures)], check=False)
+            done = subprocess.run([*MYSELF, "--client", client, "--url", url, "--seconds", str(options.seconds),
+                                   "--pictures", str(options.pictures)], capture_output=True, text=True)
+            rows += [json.loads(line) for line in done.stdout.splitlines()]
+            if done.returncode:
+                print(f"{client}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
     finally:
         server.terminate()
         server.wait(10)
+    store("openai_client", rows, f"A server that answers after {LATENCY_S * 1000:g} ms, {options.pictures} pictures of 30 kB "
+                                 "a request; ideal = concurrency / latency. Rebuild: python -m benchmarks.openai_client")
 
 
 if __name__ == "__main__":
