@@ -41,7 +41,8 @@ REFERENCE_PROMPT = PROMPT.replace("- quality:", """\
   is right, the looks are not; 3 alike, with clear differences; 4 small differences; 5 the same one.
 - quality:""")
 MARKS = {"instruction": "follows the instruction", "consistency": "keeps what was not to be changed",
-         "reference": "looks like the reference", "quality": "looks real and steady", "overall": "would content the user"}
+         "reference": "looks like the reference", "quality": "looks real and steady",
+         "overall": "would content the user"}
 
 
 def columns(*marks: str) -> tuple[pa.Field, ...]:
@@ -62,7 +63,7 @@ def measure_execution(row: Mapping[str, object]) -> dict:
     """Without a model one thing can be told: whether anything changed at all."""
     source, target = ([i for _, i in see(row, view, long_px=320, num_frames=6)] for view in CLIPS)
     if is_unchanged(source, target):
-        return apply_rule({"executed": False, "reason": "measured: the result shows the same pictures as the source"}, row)
+        return apply_rule({"executed": False, "reason": "measured: the result shows the pictures of the source"}, row)
     return {"judge_executed": None, "issue": "the pictures differ; whether as asked, only a model can judge: "
                                              "give backend='openai'"}
 

@@ -47,7 +47,8 @@ def both_sides(source: Mapping[str, object], target: Mapping[str, object]) -> di
 
 def changed(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Mean luma difference (0 to 255) and share of visibly changed pixels of two pictures."""
-    pair = (cv2.cvtColor(cv2.resize(i, SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB) for i in (source, target))
+    small = (cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in (source, target))
+    pair = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in small)
     difference = cv2.GaussianBlur(cv2.absdiff(*pair), (5, 5), 0).max(axis=2)
     return float(difference.mean()), float((difference > CHANGED_PIXEL).mean())
 

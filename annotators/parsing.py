@@ -31,7 +31,8 @@ def parse_answer(text: str, schema: dict) -> dict:
     except (ValueError, RecursionError) as error:  # also numbers of more digits than Python reads
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         cut = "; it looks cut off" if not text.rstrip().endswith(("}", "```")) else ""
-        raise InvalidAnswer(f"the answer is not JSON: {getattr(error, 'msg', 'too deep or too large')}{where}{cut}") from None
+        what = getattr(error, "msg", "too deep or too large")
+        raise InvalidAnswer(f"the answer is not JSON: {what}{where}{cut}") from None
     if problem := find_problem(value, schema):
         raise InvalidAnswer(problem)
     return _clean(value)

@@ -72,7 +72,8 @@ class PromptBank:
             self._load(max(rounds))
         else:
             if capacity < 1 or not 0 <= min_novelty <= 1:
-                raise ConfigError(f"a bank needs capacity >= 1 and min_novelty in [0, 1], not {capacity} and {min_novelty}")
+                raise ConfigError("a bank needs capacity >= 1 and min_novelty in [0, 1], "
+                                  f"not {capacity} and {min_novelty}")
             self.round, self.capacity, self.min_novelty, self.embedder = 0, capacity, min_novelty, embedder
             self.prompts: list[str] = []
             self._save()

@@ -47,7 +47,7 @@ class Answer(asyncio.Protocol):
                 return
             del self.data[: end + 4 + length]
             body, wait = (MODELS, 0.0) if head.startswith(b"get") else (ANSWER, LATENCY_S)
-            reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
             asyncio.get_running_loop().call_later(wait, self.transport.write, reply)
 
 
@@ -131,8 +131,8 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait(10)
-    store("openai_client", rows, f"A server that answers after {LATENCY_S * 1000:g} ms, {options.pictures} pictures of 30 kB "
-                                 "a request; ideal = concurrency / latency. Rebuild: python -m benchmarks.openai_client")
+    store("openai_client", rows, f"A server that answers after {LATENCY_S * 1000:g} ms, {options.pictures} pictures of "
+          "30 kB a request; ideal = concurrency / latency. Rebuild: python -m benchmarks.openai_client")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,8 @@ def photo_film(tmp_path_factory) -> str:
     from skimage import data
 
     path = str(tmp_path_factory.mktemp("photos") / "photos.mp4")
-    pictures = [cv2.resize(image, (480, 360), interpolation=cv2.INTER_AREA) for image in (data.astronaut(), data.coffee())]
-    write_video(path, (pictures[i // 36][i % 36 : i % 36 + 240, i % 36 * 2 : i % 36 * 2 + 320] for i in range(72)), fps=12)
+    photos = (data.astronaut(), data.coffee())
+    pictures = [cv2.resize(image, (480, 360), interpolation=cv2.INTER_AREA) for image in photos]
+    steps = [(pictures[i // 36], i % 36) for i in range(72)]
+    write_video(path, (image[step : step + 240, 2 * step : 2 * step + 320] for image, step in steps), fps=12)
     return path

@@ -10,6 +10,7 @@ import sys
 
 from annotators import serve_check
 from annotators.backends import ChatRequest, open_backend
+from annotators.parsing import YES_NO, obj
 
 ENGINE = {"enforce_eager": True, "dtype": "bfloat16", "max_num_seqs": 8, "distributed_executor_backend": "uni"}
 
@@ -24,8 +25,9 @@ def main(model: str, video: str, folder: str) -> None:
         op.reads, op.adds = op.contract("vllm")
         row = op(rows).to_pylist()[0]
         issues.append(row["issues"])
-        valid += [name] if row[op.question.adds[0].name] is not None and row[f"{op.question.name}_model"] == "tiny" else []
-    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+        if row[op.question.adds[0].name] is not None and row[f"{op.question.name}_model"] == "tiny":
+            valid.append(name)
+    schema = obj(a=YES_NO)
     several = [ChatRequest(parts=(f"question {i}",), schema=schema) for i in range(5)]
     several.insert(2, ChatRequest(parts=("word " * 20_000,), schema=schema))
     first, again = backend.ask(several), backend.ask(several)

@@ -20,9 +20,9 @@ ALL_PAIRS = ("--no-human-balance", "--similarity-balance", "0", "--similarity-mi
 def run(folder, film: str, url: str, model: str) -> tuple[dict, list[dict]]:
     (folder / "in").mkdir()
     shutil.copy(film, folder / "in")
-    code = main(["run", "video-pairs", "--input", str(folder / "in"), "--output", str(folder / "out"), "--engine", "local",
-                 "--annotator", "openai", "--url", url, "--annotator-model", model, "--quiet", "--no-report", *ALL_PAIRS])
-    assert code == 0
+    assert main(["run", "video-pairs", "--input", str(folder / "in"), "--output", str(folder / "out"),
+                 "--engine", "local", "--annotator", "openai", "--url", url, "--annotator-model", model,
+                 "--quiet", "--no-report", *ALL_PAIRS]) == 0
     header = next((folder / "out" / "pairs").glob("*/manifest.json"))
     return json.loads(header.read_text()), Manifest.open(str(header.parent)).table().to_pylist()
 

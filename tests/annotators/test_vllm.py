@@ -12,7 +12,7 @@ import pytest
 from annotators import ANNOTATORS, serve_check
 from annotators.backends import ChatRequest
 from annotators.backends.openai import OpenAIChat
-from annotators.parsing import find_problem
+from annotators.parsing import YES_NO, find_problem, obj, whole
 from manifests.errors import ConfigError
 
 from .vllm_server import MODEL, PYTHON, QUIET, ROOT
@@ -51,8 +51,7 @@ def test_the_model_really_sees_the_pictures(vllm_url, photo_film):
     from annotators.pictures import encode_jpeg
     from manifests.media import read_frames
 
-    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"],
-              "additionalProperties": False}
+    schema = obj(a=whole(0, 99))
     pictures = [encode_jpeg(image, 90) for image in read_frames(photo_film, [0.5, 5.5])]
     chat = OpenAIChat(vllm_url)
     one, two, none = chat.ask([ChatRequest(parts=("what?", p), schema=schema) for p in pictures]
@@ -66,7 +65,7 @@ def test_a_wrong_model_name_lists_the_real_one(vllm_url):
 
 
 def test_a_request_that_is_too_long_is_the_row_s_own_error(vllm_url):
-    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    schema = obj(a=YES_NO)
     long, short = OpenAIChat(vllm_url).ask([ChatRequest(parts=("word " * 20_000,), schema=schema),
                                             ChatRequest(parts=("word",), schema=schema)])
     assert "HTTP 400" in str(long.error) and short.error is None
