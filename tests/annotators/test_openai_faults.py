@@ -291,7 +291,7 @@ def test_a_wrong_answer_is_shown_to_the_model_with_what_is_wrong(pairs, wrong, w
     assert made["transition"].to_pylist() == ["The man leaves."] * 2
     assert made["transition_tokens_in"].to_pylist() == [22, 22]
     assert words in server.asked[-1]["messages"][2]["content"]
-    assert made["issues"].to_pylist() == pairs.slice(0, 2)["issues"].to_pylist()
+    assert not any(made["issues"].to_pylist())
 
 
 def test_an_answer_that_stays_wrong_is_null_and_an_issue(pairs):

@@ -37,7 +37,7 @@ def test_every_annotator_gets_valid_rows(name, rows, vllm_url, tmp_path):
     op = serve_check.open_annotator(name, str(tmp_path), backend="openai", urls=vllm_url, keep_raw=True, num_frames=3)
     made = op(rows)
     q = op.question
-    assert made["issues"].to_pylist() == [None] * len(rows)
+    assert not any(made["issues"].to_pylist())
     for field in q.adds:
         assert made.schema.field(field.name).type == field.type
     assert made[q.adds[0].name].null_count == 0
@@ -87,5 +87,5 @@ def test_offline_engine_answers_in_process(tiny_model, photo_film, tmp_path):
                                "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["issues"] == [None] * len(told["issues"])
+    assert not any(told["issues"])
     assert set(told["valid"]) == {"people", "instruction", "judge"}
