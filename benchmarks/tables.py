@@ -127,7 +127,7 @@ def op(row):
         raise ValueError("bad")
     return row
 # measure
-out = ray.data.range(20_000).map(op).count()
+out = ray.data.range(20_000).map(op).materialize().count()
 """
 BAD_OURS = """
 import pyarrow as pa

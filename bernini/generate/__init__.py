@@ -1,0 +1,1 @@
+"""Generation: guidance, solvers, the pipeline, its command and its web demo."""

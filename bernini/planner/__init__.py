@@ -1,0 +1,1 @@
+"""The planner: a vision-language model that fills in the target's visual features before rendering."""

@@ -1,0 +1,1 @@
+"""The renderer: a video diffusion transformer that sees its sources as extra segments."""
