@@ -41,7 +41,7 @@ class OpenAIChat:
     """
 
     def __init__(self, urls: str | Sequence[str] = (), model: str = "", *, concurrency: int = 32,
-                 timeout_s: float = 300.0, connect_s: float = 10.0, retries: int = 7, backoff_s: float = 0.5,
+                 timeout_s: float = 180.0, connect_s: float = 10.0, retries: int = 7, backoff_s: float = 0.5,
                  wait_s: float = 600.0, cache: str = "", max_answer_bytes: int = 256 * 1024,
                  key_from: str = "OPENAI_API_KEY", extra: dict | None = None):
         urls = [u.strip() for u in (urls.split(",") if isinstance(urls, str) else urls) if u.strip()]

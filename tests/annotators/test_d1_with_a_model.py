@@ -17,12 +17,14 @@ ALL_PAIRS = ("--no-human-balance", "--similarity-balance", "0", "--similarity-mi
              "--clip-min-s", "0.5", "--min-side-px", "64", "--min-sharpness", "0", "--max-frozen", "1")
 
 
-def run(folder, film: str, url: str, model: str) -> tuple[dict, list[dict]]:
-    (folder / "in").mkdir()
+def run(folder, film: str, url: str, model: str, engine: str = "local", code: int = 0) -> tuple[dict, list[dict]]:
+    (folder / "in").mkdir(exist_ok=True)
     shutil.copy(film, folder / "in")
     assert main(["run", "video-pairs", "--input", str(folder / "in"), "--output", str(folder / "out"),
-                 "--engine", "local", "--annotator", "openai", "--url", url, "--annotator-model", model,
-                 "--quiet", "--no-report", *ALL_PAIRS]) == 0
+                 "--engine", engine, "--annotator", "openai", "--url", url, "--annotator-model", model,
+                 "--quiet", "--no-report", *ALL_PAIRS]) == code
+    if code:
+        return {}, []
     header = next((folder / "out" / "pairs").glob("*/manifest.json"))
     return json.loads(header.read_text()), Manifest.open(str(header.parent)).table().to_pylist()
 
@@ -39,6 +41,14 @@ def check(header: dict, rows: list[dict], model: str) -> None:
 def test_d1_with_a_server_of_its_own(photo_film, tmp_path):
     with chat_server() as server:
         check(*run(tmp_path, photo_film, server.url, "m"), "m")
+
+
+@pytest.mark.ray
+def test_d1_on_ray_and_a_wrong_model_name(photo_film, tmp_path, capsys):
+    with chat_server(models=("served-a", "served-b")) as server:
+        run(tmp_path, photo_film, server.url, "other", engine="ray", code=2)
+        assert "no model 'other'; it serves: served-a, served-b" in capsys.readouterr().err
+        check(*run(tmp_path, photo_film, server.url, "served-b", engine="ray"), "served-b")
 
 
 @pytest.mark.vllm
