@@ -6,6 +6,21 @@ measured and otherwise says that it needs a served model, or `"openai"` and `"vl
 """
 
 ANNOTATORS = {
-    "transition": "annotators.transition:DescribeTransition",
-    "instruction": "annotators.transition:RefineTransition",
+    "people": "annotators.people:NotePeople",                            # D1
+    "transition": "annotators.transition:DescribeTransition",            # D1
+    "instruction": "annotators.transition:RefineTransition",             # D1
+    "difference": "annotators.difference:DescribeDifference",            # D2
+    "key-frames": "annotators.key_frames:DescribeKeyFrames",             # D3
+    "questions": "annotators.key_frames:AskAboutSubject",                # D3
+    "choose-edit": "annotators.edit_prompt:ChooseInstruction",           # D4
+    "invent-edit": "annotators.edit_prompt:InventInstruction",           # D4
+    "motion": "annotators.motion_prompt:WriteMotionPrompt",              # D4
+    "swap": "annotators.swap_prompt:RewriteSwapped",                     # D5
+    "objects": "annotators.objects:NameObjects",                         # D7
+    "references": "annotators.reference_prompt:CaptionReferences",       # D7
+    "removal": "annotators.removal_prompt:WriteRemoval",                 # D9
+    "reasoning": "annotators.reasoning:WriteReasoning",                  # D11
+    "frame-reasoning": "annotators.reasoning:ReasonEditedFrame",         # D12
+    "judge": "annotators.judge:JudgeEdit",                               # evaluation, V2V
+    "judge-reference": "annotators.judge:JudgeReferenceEdit",            # evaluation, RV2V
 }

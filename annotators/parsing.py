@@ -26,13 +26,29 @@ def parse_answer(text: str, schema: dict) -> dict:
         raise InvalidAnswer("the answer has no JSON object")
     try:
         value = json.loads(text[start : max(end + 1, start + 1)], parse_constant=_refuse, strict=False)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except InvalidAnswer:
+        raise
+    except (ValueError, RecursionError) as error:  # also numbers of more digits than Python reads
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         cut = "; it looks cut off" if not text.rstrip().endswith(("}", "```")) else ""
-        raise InvalidAnswer(f"the answer is not JSON: {getattr(error, 'msg', 'nested too deeply')}{where}{cut}") from None
+        what = getattr(error, "msg", "too deep or too large")
+        raise InvalidAnswer(f"the answer is not JSON: {what}{where}{cut}") from None
     if problem := find_problem(value, schema):
         raise InvalidAnswer(problem)
-    return value
+    return _clean(value)
+
+
+def clean_text(text: str) -> str:
+    """Text that can be stored: half surrogate pairs, which JSON can escape, become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _clean(value):
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(v) for v in value]
+    return {clean_text(k): _clean(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def find_problem(value: object, schema: dict, where: str = "the answer") -> str:

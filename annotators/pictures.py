@@ -51,7 +51,8 @@ def see(row: Mapping[str, object], view: View, *, long_px: int, num_frames: int 
         return [(f"{view.label} {i + 1}", image) for i, image in enumerate(images)]
     if not (view.start or view.times):
         return [(view.label, read_frames(row[view.path], [0.0], long_px=long_px)[0])]
-    times = row[view.times] if view.times else spread_times(row[view.start], row[view.end], num_frames or view.num_frames)
+    num_frames = num_frames or view.num_frames
+    times = row[view.times] if view.times else spread_times(row[view.start], row[view.end], num_frames)
     if not isinstance(times, list):
         return [(view.label, read_frames(row[view.path], [times], long_px=long_px)[0])]
     origin = row[view.start] if view.start else 0.0

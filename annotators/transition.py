@@ -14,7 +14,7 @@ import pyarrow as pa
 from manifests.columns import column
 from manifests.errors import BackendError
 
-from .ask import CLASSICAL, Ask, Question, contract_of
+from .ask import Annotator, Question
 from .backends import classical
 from .parsing import obj, text
 from .pictures import View
@@ -64,44 +64,26 @@ def _told(text: str, row: Mapping[str, object]) -> str:
 
 
 COARSE = Question(
-    name="transition", prompt=COARSE_PROMPT, schema=obj(transition=text(400)), views=CLIPS, max_tokens=512,
+    name="transition", prompt=COARSE_PROMPT, schema=obj(transition=text(400)), views=CLIPS,
     adds=(column("transition", pa.string(), "rough note of how the source turns into the target"),),
     measured=measure_coarse, measures=("pair_id", *classical.MEASURES),
 )
 FINE = Question(
-    name="instruction", prompt=FINE_PROMPT, views=CLIPS, texts=("transition",), max_tokens=1024,
+    name="instruction", prompt=FINE_PROMPT, views=CLIPS, texts=("transition",),
     schema=obj(camera=text(400), foreground=text(800), background=text(600)),
-    parse=lambda answer, row: {"instruction": " ".join(answer[part].strip() for part in FINE.schema["properties"])},
+    parse=lambda answer, row: {"instruction": " ".join(part.strip() for part in answer.values())},
     adds=(column("instruction", pa.string(), "what to change: camera motion, then foreground, then background"),),
     measured=measure_fine, measures=("pair_id", "transition", *classical.MEASURES),
 )
 
 
-class DescribeTransition:
+class DescribeTransition(Annotator):
     """PAIRS of clips → `transition`, the coarse note."""
 
-    def __init__(self, backend: str = CLASSICAL, **options: object):
-        self.reads, self.adds = self.contract(backend, **options)
-        self.ask = Ask(COARSE, backend, **options)
-
-    @classmethod
-    def contract(cls, backend: str = CLASSICAL, **options: object):
-        return contract_of(COARSE, backend, **options)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return self.ask(table, self)
+    question = COARSE
 
 
-class RefineTransition:
+class RefineTransition(Annotator):
     """PAIRS of clips with their `transition` → `instruction`, the dense prompt."""
 
-    def __init__(self, backend: str = CLASSICAL, **options: object):
-        self.reads, self.adds = self.contract(backend, **options)
-        self.ask = Ask(FINE, backend, **options)
-
-    @classmethod
-    def contract(cls, backend: str = CLASSICAL, **options: object):
-        return contract_of(FINE, backend, **options)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return self.ask(table, self)
+    question = FINE

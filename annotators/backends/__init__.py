@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import signature
 from pkgutil import resolve_name
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from manifests.errors import BackendError, ConfigError
 
 BACKENDS = {
     "openai": "annotators.backends.openai:OpenAIChat",
+    "vllm": "annotators.backends.vllm:VLLMEngine",
 }
 
 
@@ -27,7 +29,7 @@ class ChatRequest:
     parts: tuple[str | bytes, ...]
     schema: dict                                      # JSON schema that the answer must obey
     corrections: tuple[tuple[str, str], ...] = ()
-    max_tokens: int = 1024
+    max_tokens: int = 2048
     temperature: float = 0.0
     seed: int = 0
 
@@ -56,11 +58,16 @@ class ChatBackend(Protocol):
     def ask(self, requests: Iterable[ChatRequest]) -> list[ChatAnswer]: ...
 
 
-def open_backend(name: str, **options: object) -> ChatBackend:
+def open_backend(name: str, /, **options: object) -> ChatBackend:
     if name not in BACKENDS and ":" not in name:
         raise ConfigError(f"no annotator backend {name!r}; known: classical, {', '.join(BACKENDS)}, or 'module:Class'")
     try:
-        return resolve_name(BACKENDS.get(name, name))(**options)
-    except ImportError as error:
-        raise ConfigError(f"the backend {name!r} needs a package that is not installed ({error.name}): "
-                          f"pip install 'bernini[{name}]'") from None
+        cls = resolve_name(BACKENDS.get(name, name))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the backend {name!r} needs the package {error.name}, which is not installed: "
+                          f"pip install {'vllm==0.31.0' if error.name == 'vllm' else error.name}") from None
+    try:
+        signature(cls).bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"the backend {name!r} cannot be opened so: {error}") from None
+    return cls(**options)

@@ -86,7 +86,8 @@ def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
 
 
 def foreground_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
-    return [s for s in (_motion(Sides(row), say), _drift(row, say), _people(Sides(row), say), _face(Sides(row), say)) if s]
+    sides = Sides(row)
+    return [s for s in (_motion(sides, say), _drift(row, say), _people(sides, say), _face(sides, say)) if s]
 
 
 def background_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
@@ -180,7 +181,8 @@ def _people(sides: Sides, say: Wording) -> str:
         now = f"{_count(after)} {one if after == 1 else several}"
         verb = "is" if after == 1 else "are"
         if before == after:
-            return say("people", f"As before, {now} {verb} in view.", f"{now.capitalize()} {verb} in view in both clips.")
+            return say("people", f"As before, {now} {verb} in view.",
+                       f"{now.capitalize()} {verb} in view in both clips.")
         if not before:
             return say("people", f"{now.capitalize()} {'comes' if after == 1 else 'come'} into view.",
                        f"{now.capitalize()} {verb} in view, where the source shows none.")
@@ -219,7 +221,8 @@ def _light(sides: Sides, say: Wording) -> str:
         ratio = values[1] / values[0]
         parts += ["crisper in detail"] if ratio > SHARPER else ["softer in detail"] if ratio < 1 / SHARPER else []
     if parts:
-        return say("light", f"The scene is {_list(parts)}.", f"Compared with the source, the setting is {_list(parts)}.",
+        return say("light", f"The scene is {_list(parts)}.",
+                   f"Compared with the source, the setting is {_list(parts)}.",
                    f"The setting becomes {_list(parts)}.")
     if not same:
         return ""
@@ -235,7 +238,8 @@ def _colors(sides: Sides, say: Wording) -> str:
     before, now = values
     came, went = [c for c in now if c not in before], [c for c in before if c not in now]
     if not came and not went:
-        return say("colors", f"Its main colours remain {_list(now)}.", f"{_subject(now, 'dominates')} the picture as before.")
+        return say("colors", f"Its main colours remain {_list(now)}.",
+                   f"{_subject(now, 'dominates')} the picture as before.")
     if came and went:
         return say("colors", f"{_subject(came, 'takes')} the place of {_list(went)}.",
                    f"The main colours change from {_list(before)} to {_list(now)}.")
@@ -254,7 +258,8 @@ def _layout(sides: Sides, say: Wording) -> str:
     changes = [b - a for a, b in zip(before, now, strict=True)]
     cell = max(range(len(CELLS)), key=lambda i: abs(changes[i]))
     if abs(changes[cell]) < RELAID:
-        return say("layout", "Light and dark areas keep their places.", "Light and shade are laid out as in the source.")
+        return say("layout", "Light and dark areas keep their places.",
+                   "Light and shade are laid out as in the source.")
     how = "lighter" if changes[cell] > 0 else "darker"
     return say("layout", f"Against the rest of the picture, the {CELLS[cell]} turns {how}.",
                f"The {CELLS[cell]} of the picture becomes {how} relative to the rest.")

@@ -12,7 +12,6 @@ goes into one header: never into a log, a message, a manifest or the hash of a r
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -24,8 +23,10 @@ from email.utils import parsedate_to_datetime
 
 from manifests.errors import BackendError, ConfigError
 
+from ..parsing import clean_text
 from . import ChatAnswer, ChatRequest
 from .cache import AnswerCache
+from .messages import chat_messages
 from .replicas import Replica, Replicas
 from .wire import Lost, TooLong, Unreachable
 
@@ -33,19 +34,19 @@ SHOWN = 300  # characters of a server's own words in a message
 
 
 class OpenAIChat:
-    """`url` is one address such as http://host:8000/v1, or a list of replicas. Times in seconds.
+    """`urls` is one address such as http://host:8000/v1, or a list of replicas. Times in seconds.
 
     `model` may be left out where the server has only one. `timeout_s` is the longest wait for
     one answer, `wait_s` the longest time without any server before the run stops.
     """
 
-    def __init__(self, url: str | Sequence[str] = "", model: str = "", *, concurrency: int = 32,
-                 timeout_s: float = 300.0, connect_s: float = 10.0, retries: int = 7, backoff_s: float = 0.5,
+    def __init__(self, urls: str | Sequence[str] = (), model: str = "", *, concurrency: int = 32,
+                 timeout_s: float = 180.0, connect_s: float = 10.0, retries: int = 7, backoff_s: float = 0.5,
                  wait_s: float = 600.0, cache: str = "", max_answer_bytes: int = 256 * 1024,
                  key_from: str = "OPENAI_API_KEY", extra: dict | None = None):
-        urls = [u.strip() for u in (url.split(",") if isinstance(url, str) else url) if u.strip()]
+        urls = [u.strip() for u in (urls.split(",") if isinstance(urls, str) else urls) if u.strip()]
         if not urls:
-            raise ConfigError("the openai backend needs the address of a server: url='http://host:8000/v1'")
+            raise ConfigError("the openai backend needs the address of a server: urls='http://host:8000/v1'")
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; at least one request must be in flight")
         self.model, self.concurrency, self.retries, self.backoff_s = model, concurrency, retries, backoff_s
@@ -87,19 +88,13 @@ class OpenAIChat:
     def close(self) -> None:
         self._replicas.stop()
         self._pool.shutdown(cancel_futures=True)
-        if self._cache:
+        if self._cache is not None:
             self._cache.close()
 
     def body(self, request: ChatRequest) -> bytes:
         """The request as sent. Equal requests give equal bytes, which is what the cache rests on."""
-        content = [_text(p) if isinstance(p, str) else _image(p) for p in request.parts]
-        messages: list[dict] = [{"role": "user", "content": content}]
-        for answer, problem in request.corrections:
-            messages.append({"role": "assistant", "content": answer or "(empty)"})
-            messages.append({"role": "user", "content": f"That answer cannot be used: {problem}. Answer again, with "
-                                                        "one JSON object of the required form and nothing else."})
         return json.dumps({
-            "model": self.model, "messages": messages, "max_tokens": request.max_tokens,
+            "model": self.model, "messages": chat_messages(request), "max_tokens": request.max_tokens,
             "temperature": request.temperature, "seed": request.seed,
             "response_format": {"type": "json_schema",
                                 "json_schema": {"name": "answer", "strict": True, "schema": request.schema}},
@@ -125,10 +120,9 @@ class OpenAIChat:
             data = self._attempt("POST", "/chat/completions", body)
         except BackendError as error:
             return ChatAnswer(error=error, latency_s=time.monotonic() - start)
-        usage = data.get("usage") or {}
-        return ChatAnswer(text=data["choices"][0]["message"].get("content") or "", latency_s=time.monotonic() - start,
-                          tokens_in=int(usage.get("prompt_tokens") or 0),
-                          tokens_out=int(usage.get("completion_tokens") or 0))
+        text = clean_text(data["choices"][0]["message"].get("content") or "")
+        return ChatAnswer(text=text, latency_s=time.monotonic() - start, tokens_in=_usage(data, "prompt_tokens"),
+                          tokens_out=_usage(data, "completion_tokens"))
 
     def _attempt(self, method: str, path: str, body: bytes | None) -> dict:
         """Ask until there is an answer; `BackendError` when this request cannot get one."""
@@ -250,20 +244,18 @@ def _read(data: bytes, method: str, url: str) -> tuple[dict, str]:
     return value, ""
 
 
+def _usage(data: dict, name: str) -> int:
+    usage = data.get("usage")
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
+
+
 def _loads(data: bytes) -> dict | None:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _text(text: str) -> dict:
-    return {"type": "text", "text": text}
-
-
-def _image(jpeg: bytes) -> dict:
-    return {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()}}
 
 
 def _read_key(variable: str) -> str:

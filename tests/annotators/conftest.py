@@ -9,6 +9,8 @@ from annotators.backends import classical
 from manifests.columns import ISSUES
 from manifests.media import write_video
 
+from .vllm_server import MISSING, PYTHON, make_model, vllm_server
+
 TYPES = {"colors": pa.list_(pa.string()), "layout": pa.list_(pa.float32()), "num_faces": pa.int32(),
          "num_bodies": pa.int32()}
 MEASURE_FIELDS = [pa.field(name, TYPES.get(name.split("_", 1)[1], pa.float32())) for name in classical.MEASURES]
@@ -51,3 +53,29 @@ def measures(**changes: object) -> dict:
             "sharpness": 300.0, "colors": ["red", "grey"], "layout": [100.0] * 9}
     both = {f"{s}_{name}": value for s in ("source", "target") for name, value in side.items()}
     return {name: value for name, value in {**both, **changes}.items() if name in classical.MEASURES}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> str:
+    if not PYTHON.exists():
+        pytest.skip(MISSING)
+    return make_model(tmp_path_factory.mktemp("tiny-qwen3-vl"))
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tiny_model, tmp_path_factory):
+    with vllm_server(tiny_model, tmp_path_factory.mktemp("vllm") / "server.log") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def photo_film(tmp_path_factory) -> str:
+    """Six seconds made of photographs: slow moves over two of those that ship with scikit-image."""
+    from skimage import data
+
+    path = str(tmp_path_factory.mktemp("photos") / "photos.mp4")
+    photos = (data.astronaut(), data.coffee())
+    pictures = [cv2.resize(image, (480, 360), interpolation=cv2.INTER_AREA) for image in photos]
+    steps = [(pictures[i // 36], i % 36) for i in range(72)]
+    write_video(path, (image[step : step + 240, 2 * step : 2 * step + 320] for image, step in steps), fps=12)
+    return path

@@ -68,8 +68,8 @@ def test_nothing_measured_is_an_issue_not_a_sentence():
 
 def test_openai_fills_columns_and_evidence_and_spares_the_neighbours(pairs):
     with chat_server() as server:
-        coarse = DescribeTransition("openai", url=server.url, num_frames=2)
-        fine = RefineTransition("openai", url=server.url, num_frames=2, keep_raw=True)
+        coarse = DescribeTransition("openai", urls=server.url, num_frames=2)
+        fine = RefineTransition("openai", urls=server.url, num_frames=2, keep_raw=True)
         made = fine(coarse(pairs))
     rows = made.to_pylist()
     assert [r["instruction"] for r in rows] == ["It pans left. He walks. A wall."] * 3 + [None] + [
@@ -86,7 +86,7 @@ def test_openai_fills_columns_and_evidence_and_spares_the_neighbours(pairs):
 
 def test_the_model_sees_frames_of_both_clips_in_order_of_time(pairs):
     with chat_server() as server:
-        DescribeTransition("openai", url=server.url, num_frames=2, long_px=80)(pairs.slice(0, 1))
+        DescribeTransition("openai", urls=server.url, num_frames=2, long_px=80)(pairs.slice(0, 1))
     body = server.asked[0]
     content = body["messages"][0]["content"]
     labels = [p["text"] for p in content[1:] if p["type"] == "text"]

@@ -1,0 +1,119 @@
+"""Edit prompts for a picture: chosen from what users asked for, or newly thought up (D4).
+
+(a) `DrawCandidates` draws some instructions from a pool, `ChooseInstruction` lets a model pick the one
+that suits the picture and rewrite it for that picture. (b) `InventInstruction` asks for one that
+the prompt bank does not have yet, and offers it to the bank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from manifests import storage
+from manifests.columns import column, map_rows
+from manifests.errors import ConfigError
+from manifests.ids import digest
+
+from .ask import Annotator, Question
+from .parsing import InvalidAnswer, obj, text
+from .pictures import View
+from .prompt_bank import PromptBank
+
+CHOOSE_PROMPT = """
+You see a picture and a list of candidates: instructions that users gave for other pictures. Choose the
+one whose idea suits this picture best, that is, whose result would be possible, visible and worth
+looking at here. Then rewrite it for this picture: name what is really there instead of what the
+candidate names, say where it is, and settle what the candidate leaves open. index counts the
+candidates from 0.
+"""
+INVENT_PROMPT = """
+You see a picture and a list of known instructions. Write a new editing instruction for this
+picture that differs from all the known ones in what is done, not only in its words: another thing,
+another kind of edit, another place in the picture. It must be possible here, visible in the result
+and clear without seeing the list. One or two sentences, spoken to an editor.
+"""
+PICTURE = View(label="picture", path="path", times="time_s")
+EDIT_PROMPT = column("edit_prompt", pa.string(), "what to change in the picture")
+
+
+def read_pool(path: str) -> list[str]:
+    """Instructions of a text file (one a line) or a .jsonl file (field `prompt`), without repeats."""
+    lines = storage.read_bytes(path).decode().splitlines()
+    found = (json.loads(line)["prompt"] if path.endswith(".jsonl") else line for line in lines if line.strip())
+    pool = list(dict.fromkeys(prompt.strip() for prompt in found))
+    if not pool:
+        raise ConfigError(f"the pool {path} holds no instruction")
+    return pool
+
+
+class DrawCandidates:
+    """Pictures → `candidates`: `num` instructions of the pool, drawn by the row's id."""
+
+    reads = ("frame_id",)
+    adds = (column("candidates", pa.list_(pa.string()), "instructions of the pool that were drawn for this picture"),)
+
+    def __init__(self, pool: str, num: int = 6, seed: int = 0):
+        self.pool, self.num, self.seed = read_pool(pool), num, seed
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return map_rows(table, self, lambda row: {"candidates": self._draw(row["frame_id"])})
+
+    def _draw(self, frame_id: str) -> list[str]:
+        ranks = {prompt: digest(self.seed, frame_id, prompt) for prompt in self.pool}
+        return sorted(self.pool, key=ranks.__getitem__)[: self.num]
+
+
+def among(schema: dict, row: Mapping[str, object]) -> dict:
+    last = max(len(row["candidates"] or []) - 1, 0)
+    return obj(**{**schema["properties"], "index": {"type": "integer", "minimum": 0, "maximum": last}})
+
+
+class ChooseInstruction(Annotator):
+    """Pictures with `candidates` → `edit_prompt`, and the `candidate` it was rewritten from."""
+
+    question = Question(
+        name="edit_prompt", prompt=CHOOSE_PROMPT, texts=("candidates",), views=(PICTURE,), narrow=among,
+        schema=obj(index={"type": "integer", "minimum": 0, "maximum": 99}, prompt=text(400, 5)),
+        parse=lambda answer, row: {"edit_prompt": answer["prompt"].strip(),
+                                   "candidate": (row["candidates"] or [None])[answer["index"]]},
+        adds=(EDIT_PROMPT, column("candidate", pa.string(), "instruction of the pool that was chosen and rewritten")),
+    )
+
+
+class InventInstruction(Annotator):
+    """Pictures → `edit_prompt` that the bank in folder `bank` does not have, and its novelty.
+
+    The bank is read once, as its last closed round left it, so that no worker sees what another one does;
+    new prompts are offered to the round that is open (see prompt_bank.py).
+    """
+
+    question = Question(
+        name="edit_prompt", prompt=INVENT_PROMPT, views=(PICTURE,), keys=("frame_id",), temperature=0.8,
+        schema=obj(prompt=text(400, 5)),
+        adds=(EDIT_PROMPT, column("edit_prompt_novelty", pa.float32(),
+                                  "1 - cosine to the nearest prompt of the bank; 1 = like none", "0 to 2")),
+    )
+
+    def __init__(self, backend: str = "classical", *, bank: str = "", num_shown: int = 12, **options: object):
+        super().__init__(backend, **options)
+        if not bank:
+            raise ConfigError("InventInstruction needs the folder of a prompt bank: bank='…'")
+        self.bank, self.num_shown = PromptBank(bank), num_shown
+
+    def given(self, row: Mapping[str, object]) -> dict:
+        return {"known": self.bank.sample(row["frame_id"], self.num_shown)}
+
+    def parse(self, answer: dict, row: dict) -> dict:
+        prompt = answer["prompt"].strip()
+        novelty, nearest = self.bank.novelty(prompt)
+        if novelty < self.bank.min_novelty:
+            raise InvalidAnswer(f"that instruction is too close to a known one: {nearest!r}; write quite another one")
+        return {"edit_prompt": prompt, "edit_prompt_novelty": novelty}
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        made = super().__call__(table)
+        self.bank.offer([p for p in made["edit_prompt"].to_pylist() if p])
+        return made
