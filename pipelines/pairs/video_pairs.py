@@ -21,6 +21,7 @@ from datagen.build_samples import BuildSamples
 from datagen.cut import MakeClips
 from datagen.video_pairs import PairClips
 from filters.rules import ApplyRules, Rule
+from manifests import storage
 from manifests.errors import ConfigError
 from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
@@ -147,8 +148,10 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
                          "min_clip_s": config.clip_min_s, "max_clip_s": config.clip_max_s})
     ask = {"backend": config.annotator}
     if config.annotator != "classical":
-        ask |= {"urls": config.url, "model": config.annotator_model}
-    cpus = 0.0 if config.annotator == "classical" else 1.0
+        # Answers are kept, so that a changed threshold or a broken run asks nothing twice.
+        cache = "" if storage.is_uri(config.output) else storage.join(config.output, "answers")
+        ask |= {"urls": config.url, "model": config.annotator_model, "cache": cache}
+    cpus = 0.0 if config.annotator == "classical" else 0.5  # workers wait for the server most of the time
     return {
         "videos": (scan, _decide(VIDEO_RULES)),
         "pairs": (
