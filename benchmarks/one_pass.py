@@ -102,10 +102,12 @@ def main(folder: str) -> None:
             floors.append(decode + shots + embed)
             parts.append((decode, shots, embed))
     decode, shots, embed = (sum(p[i] for p in parts) / len(parts) for i in range(3))
-    rows = [{"what": f"{len(paths)} files, whole in-process run", "CPU s": sum(runs) / 2, "ratio": sum(runs) / sum(floors)},
+    rows = [{"what": f"{len(paths)} files, whole in-process run", "CPU s": sum(runs) / 2,
+             "ratio": sum(runs) / sum(floors)},
             {"what": "floor: bare decode + shot detection + embedding", "CPU s": sum(floors) / 2, "ratio": 1.0},
             {"what": "of it bare decode (PyAV, one thread)", "CPU s": decode},
-            {"what": "of it shot detection calls", "CPU s": shots}, {"what": "of it embedding calls (classical)", "CPU s": embed}]
+            {"what": "of it shot detection calls", "CPU s": shots},
+            {"what": "of it embedding calls (classical)", "CPU s": embed}]
     for engine in ("local", "ray"):
         with tempfile.TemporaryDirectory() as out:
             done = command([sys.executable, "-m", "pipelines", "run", "video-pairs", "--input", folder, "--output", out,

@@ -4,9 +4,7 @@ Each message is one line: what is wrong, the value, and what to do. The command 
 `error: <message>` and returns 2; anything that is not a `BerniniError` is a bug.
 """
 
-
-class BerniniError(Exception):
-    """Base of all errors that a user can cause and mend."""
+from manifests.errors import BerniniError as BerniniError  # one base for the whole house
 
 
 class CheckpointError(BerniniError):

@@ -146,7 +146,8 @@ def account_table(path: str) -> pa.Table:
     folder = path.rstrip("/")
     if storage.exists(storage.join(folder, HEADER)):
         m = Manifest.open(folder)
-        tables = [m.table([m.stop.key, "drop_reason", "num_attempts"]).rename_columns(["key", "reason", "num_attempts"])]
+        names = [m.stop.key, "drop_reason", "num_attempts"]
+        tables = [m.table(names).rename_columns(["key", "reason", "num_attempts"])]
     else:
         tables = list(_unfinished(folder))
     table = pa.concat_tables(tables)

@@ -219,6 +219,3 @@ def main(argv: list[str] | None = None) -> int:
     missing = f", {len(report.missing)} clips could not be read" if report.missing else ""
     print(f"{report.path} ({report.num_bytes / 1e6:.1f} MB, {report.num_pictures} clips{missing})")
     return 0
-
-
-main.takes_argv = True

@@ -11,7 +11,8 @@ from pkgutil import resolve_name
 COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
-    "decide": ("pipelines.command:decide_again", "apply other thresholds to finished measures; no GPU, no media", "make"),
+    "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
+    "estimate": ("pipelines.estimate:main", "yield, requests, tokens and time of a run, from a sample", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),
@@ -21,8 +22,15 @@ COMMANDS = {
     "account": ("manifests.inspect:account", "accepted, rejected, failed, pending: item by item", "look"),
     "validate": ("manifests.inspect:validate", "check a manifest's parts, keys and counts", "look"),
     "report": ("manifests.report:main", "one HTML page: funnel, distributions, gallery of pairs", "look"),
+    "serve-check": ("annotators.serve_check:main", "one real request of each annotator to a model server", "model"),
+    "generate": ("bernini.generate.command:main", "generate or edit images and videos with a checkpoint", "model"),
+    "model": ("bernini.model_command:main", "inspect, convert or verify a checkpoint", "model"),
+    "convert": ("pipelines.command:convert_model", "rewrite a checkpoint in another layout (model convert)", "model"),
+    "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
-GROUPS = {"make": "Make data", "look": "Look into manifests"}
+TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
+              "serve-check"}  # they parse their words themselves
+GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
 def usage() -> str:
@@ -52,7 +60,7 @@ def call(name: str, argv: list[str]) -> int:
 
     try:
         function = resolve_name(COMMANDS[name][0])
-        if getattr(function, "takes_argv", False):
+        if name in TAKES_ARGV:
             return function(argv)
         import tyro
 

@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     config = tyro.cli(recipe.Config, args=arguments, prog=f"bernini run {argv[0]}", description=recipe.__doc__)
     started, done = time.monotonic(), []
     try:
-        for name, manifest in recipe.run_steps(config):
+        for _, manifest in recipe.run_steps(config):
             done.append(manifest)
     finally:
         print_funnel(done)
@@ -45,9 +45,6 @@ def run(argv: list[str]) -> int:
         print(f"report    {build_report(pairs)}")
     print(f"took      {time.monotonic() - started:.1f} s")
     return 0
-
-
-run.takes_argv = True
 
 
 def _report_flag(argv: list[str]) -> tuple[list[str], bool]:
@@ -93,9 +90,6 @@ def decide_again(argv: list[str]) -> int:
     return 0
 
 
-decide_again.takes_argv = True
-
-
 def _decidable(path: str) -> Manifest:
     below = [p for p in find_manifests(path) if "/candidates/" in p]
     m = Manifest.open(below[0] if len(below) == 1 else path)
@@ -113,3 +107,10 @@ def _write_decided(m: Manifest, decisions: Decisions, config: object, folder: st
         writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")}, parents=[m.path],
                       config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
     print(f"manifest  {folder}")
+
+
+def convert_model(argv: list[str]) -> int:
+    """`bernini convert` is `bernini model convert`."""
+    from bernini.model_command import main
+
+    return main(["convert", *argv])

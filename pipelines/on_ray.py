@@ -25,6 +25,7 @@ from manifests.errors import ConfigError, RunStopped
 from .local import MAX_ATTEMPTS, build, put_aside, run_ops
 from .stage import Stage
 
+LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError)
 GROW_EVERY_S = 10.0  # how often a growing cluster is given more workers
 
 
@@ -129,7 +130,7 @@ class _Pool:
             rows = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
+        except LOST as error:
             self._num -= 1
             return self._lost(item, str(error).splitlines()[0])
         except ray.exceptions.RayError as error:

@@ -64,7 +64,8 @@ def moving_frames(num: int, *, size=(320, 240), seed: int = 0, step: float = 2.0
 
     width, height = size
     rng = np.random.default_rng(seed)
-    picture = cv2.resize(rng.integers(0, 256, (12, 24, 3), np.uint8), (width * 3, height), interpolation=cv2.INTER_CUBIC)
+    seeds = rng.integers(0, 256, (12, 24, 3), np.uint8)
+    picture = cv2.resize(seeds, (width * 3, height), interpolation=cv2.INTER_CUBIC)
     picture = np.clip(picture.astype(int) + rng.integers(-25, 26, picture.shape), 0, 255).astype(np.uint8)
     for i in range(num):
         x = round(i * step) % (2 * width)

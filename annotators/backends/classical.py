@@ -78,7 +78,7 @@ def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
         return f"{say('camera', 'The camera', 'In the target, the camera')} {now}."
     if [(k, v > 0) for k, v in before] == [(k, v > 0) for k, v in after]:
         pace = _pace(before, after)
-        return say("camera", f"The camera {now}{pace or ', as it did before'}.",
+        return say("camera", f"The camera {now}{pace or ', as before'}.",
                    f"As in the source, the camera {now}{pace}.")
     return say("camera", f"The camera now {now}, where it {_past(before)} before.",
                f"Instead of {_noun(before)}, the camera now {now}.",

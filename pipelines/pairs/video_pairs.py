@@ -106,7 +106,8 @@ class Config:
             raise ConfigError(f"similarity_min {self.similarity_min:g} must be below similarity_max "
                               f"{self.similarity_max:g}, both between -1 and 1")
         if not 0 < self.clip_min_s < self.clip_max_s:
-            raise ConfigError(f"clip_min_s {self.clip_min_s:g} must be above 0 and below clip_max_s {self.clip_max_s:g}")
+            raise ConfigError(f"clip_min_s {self.clip_min_s:g} must be above 0 and below clip_max_s "
+                              f"{self.clip_max_s:g}")
         if self.annotator == "openai" and not self.url:
             raise ConfigError("annotator openai needs --url, e.g. --url http://127.0.0.1:8000/v1")
         if not 0 < self.max_failed_share <= 1:
@@ -126,7 +127,8 @@ class Config:
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (
-            Rule(column="video_similarity", min=self.similarity_min, max=self.similarity_max, why="paper: 0.65 to 0.95"),
+            Rule(column="video_similarity", min=self.similarity_min, max=self.similarity_max,
+                 why="paper: 0.65 to 0.95"),
             Rule(column="source_duration_s", min=self.clip_min_s, max=self.clip_max_s + 1e-6, why="paper: 2 to 10 s"),
             Rule(column="target_duration_s", min=self.clip_min_s, max=self.clip_max_s + 1e-6, why="paper: 2 to 10 s"),
         )
