@@ -28,12 +28,14 @@ AREAS = ((0.005, "almost nothing moves"), (0.05, "a small part of the picture mo
 BRIGHTER, MUCH_BRIGHTER = 10.0, 40.0
 SATURATED, MUCH_SATURATED = 12.0, 50.0
 CONTRASTED, SHARPER, LARGER, DRIFTS, RELAID = 10.0, 1.6, 1.3, 0.08, 25.0
+MORE_AREA = 0.05
 CELLS = ("upper left", "upper middle", "upper right", "middle left", "centre", "middle right", "lower left",
          "lower middle", "lower right")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 FOREGROUND = ("moving_area", "moving_x", "moving_drift", "num_faces", "num_bodies", "face_size")
+MOVING = ("moving_area", "moving_x", "moving_drift")
 BACKGROUND = ("brightness", "saturation", "contrast", "sharpness", "colors", "layout")
 MEASURES = tuple(f"{side}_{name}" for side in ("source", "target") for name in CAMERA + FOREGROUND + BACKGROUND)
 
@@ -49,19 +51,25 @@ class Wording:
 
 
 class Sides:
-    """Measures of a pair row by name: `both(name)` is None unless source and target have it."""
+    """Measures of a pair row by name: `both(name)` is None unless source and target have it.
+
+    What moves is only known where the camera is: with an unsure fit everything seems to move.
+    """
 
     def __init__(self, row: Mapping[str, object]):
-        self.row = row
+        unsure = {f"{side}_{name}": None for side in ("source", "target") for name in MOVING
+                  if Sides.camera(row, side) is None}
+        self.row = {**row, **unsure}
 
     def both(self, name: str) -> tuple | None:
         values = self.row.get(f"source_{name}"), self.row.get(f"target_{name}")
         return None if None in values else values
 
-    def camera(self, side: str) -> list[tuple[str, float]] | None:
+    @staticmethod
+    def camera(row: Mapping[str, object], side: str) -> list[tuple[str, float]] | None:
         """Movements above their threshold, strongest first, as (kind, multiple of the threshold)."""
-        values = {kind: self.row.get(f"{side}_camera_{kind}") for kind in STILL}
-        fit = self.row.get(f"{side}_camera_fit")
+        values = {kind: row.get(f"{side}_camera_{kind}") for kind in STILL}
+        fit = row.get(f"{side}_camera_fit")
         if None in values.values() or (fit is not None and fit < MIN_FIT):
             return None
         strengths = [(kind, value / STILL[kind]) for kind, value in values.items()]
@@ -69,8 +77,7 @@ class Sides:
 
 
 def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
-    sides = Sides(row)
-    before, after = sides.camera("source"), sides.camera("target")
+    before, after = Sides.camera(row, "source"), Sides.camera(row, "target")
     if after is None:
         return ""
     now = _moves(after, say)
@@ -87,7 +94,7 @@ def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
 
 def foreground_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
     sides = Sides(row)
-    return [s for s in (_motion(sides, say), _drift(row, say), _people(sides, say), _face(sides, say)) if s]
+    return [s for s in (_motion(sides, say), _drift(sides, say), _people(sides, say), _face(sides, say)) if s]
 
 
 def background_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
@@ -99,12 +106,12 @@ def background_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
 def headline(row: Mapping[str, object], say: Wording) -> str:
     """One sentence with the largest changes, or that little changes; empty if nothing was measured."""
     sides, changes, known = Sides(row), [], False
-    before, after = sides.camera("source"), sides.camera("target")
+    before, after = Sides.camera(row, "source"), Sides.camera(row, "target")
     if before is not None and after is not None:
         known = True
         if [(k, v > 0) for k, v in before] != [(k, v > 0) for k, v in after]:
             changes.append(f"the camera goes from {_noun(before)} to {_noun(after)}")
-    for name, least, more, less in (("moving_area", 0.05, "more of the picture moves", "less of the picture moves"),
+    for name, least, more, less in (("moving_area", MORE_AREA, "more of the picture moves", "less of the picture moves"),
                                     ("brightness", BRIGHTER, "the scene gets brighter", "the scene gets darker"),
                                     ("saturation", SATURATED, "the colours get stronger", "the colours get paler"),
                                     ("num_faces", 1, "more faces come into view", "fewer faces are in view")):
@@ -123,7 +130,7 @@ def headline(row: Mapping[str, object], say: Wording) -> str:
 
 def _moves(strengths: Sequence[tuple[str, float]], say: Wording) -> str:
     if not strengths:
-        return say("still", "holds still", "is static", "does not move")
+        return say("still", "holds still", "is static", "stays in place")
     return " and ".join(f"{_adverb(value)}{VERBS[kind][value < 0]}" for kind, value in strengths)
 
 
@@ -160,12 +167,18 @@ def _motion(sides: Sides, say: Wording) -> str:
     if was != words:
         return say("area", f"In the foreground, {words}{where}, while in the source {was}.",
                    f"Where {was} in the source, {words}{where} now.")
-    same = ", about as much as in the source" if areas and now >= AREAS[0][0] else ""
+    same = _as_much(areas) if areas and now >= AREAS[0][0] else ""
     return say("area", f"In the foreground, {words}{where}{same}.", f"{words.capitalize()}{where}{same}.")
 
 
-def _drift(row: Mapping[str, object], say: Wording) -> str:
-    now, area = row.get("target_moving_drift"), row.get("target_moving_area")
+def _as_much(areas: tuple[float, float]) -> str:
+    if abs(areas[1] - areas[0]) < MORE_AREA:
+        return ", about as much as in the source"
+    return ", more than in the source" if areas[1] > areas[0] else ", less than in the source"
+
+
+def _drift(sides: Sides, say: Wording) -> str:
+    now, area = sides.row.get("target_moving_drift"), sides.row.get("target_moving_area")
     if now is None or area is None or abs(now) < DRIFTS or area < AREAS[0][0]:
         return ""
     side = "right" if now > 0 else "left"
