@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manifests.ids import digest
+from .wording import Wording, agree, count_in_words, listed, place_of, subject
 
 MIN_FIT = 0.3                        # share of corners that must agree before the camera counts as measured
 STILL = {"pan": 0.02, "tilt": 0.02, "zoom": 0.02, "roll": 1.5}   # slower is a static camera: hand tremor and jitter
@@ -31,23 +31,17 @@ CONTRASTED, SHARPER, LARGER, DRIFTS, RELAID = 10.0, 1.6, 1.3, 0.08, 25.0
 MORE_AREA = 0.05
 CELLS = ("upper left", "upper middle", "upper right", "middle left", "centre", "middle right", "lower left",
          "lower middle", "lower right")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# Measure, smallest difference, what a headline says when it grows and when it falls.
+CHANGES = (("moving_area", MORE_AREA, "more of the picture moves", "less of the picture moves"),
+           ("brightness", BRIGHTER, "the scene gets brighter", "the scene gets darker"),
+           ("saturation", SATURATED, "the colours get stronger", "the colours get paler"),
+           ("num_faces", 1, "more faces come into view", "fewer faces are in view"))
 
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 FOREGROUND = ("moving_area", "moving_x", "moving_drift", "num_faces", "num_bodies", "face_size")
 MOVING = ("moving_area", "moving_x", "moving_drift")
 BACKGROUND = ("brightness", "saturation", "contrast", "sharpness", "colors", "layout")
 MEASURES = tuple(f"{side}_{name}" for side in ("source", "target") for name in CAMERA + FOREGROUND + BACKGROUND)
-
-
-class Wording:
-    """Picks among equal wordings by the pair's id: varied over pairs, fixed for each."""
-
-    def __init__(self, pair_id: str):
-        self.pair_id = pair_id
-
-    def __call__(self, slot: str, *options: str) -> str:
-        return options[int(digest(self.pair_id, slot, length=8), 16) % len(options)]
 
 
 class Sides:
@@ -111,10 +105,7 @@ def headline(row: Mapping[str, object], say: Wording) -> str:
         known = True
         if [(k, v > 0) for k, v in before] != [(k, v > 0) for k, v in after]:
             changes.append(f"the camera goes from {_noun(before)} to {_noun(after)}")
-    for name, least, more, less in (("moving_area", MORE_AREA, "more of the picture moves", "less of the picture moves"),
-                                    ("brightness", BRIGHTER, "the scene gets brighter", "the scene gets darker"),
-                                    ("saturation", SATURATED, "the colours get stronger", "the colours get paler"),
-                                    ("num_faces", 1, "more faces come into view", "fewer faces are in view")):
+    for name, least, more, less in CHANGES:
         if (values := sides.both(name)) is not None:
             known = True
             if abs(values[1] - values[0]) >= least:
@@ -124,7 +115,7 @@ def headline(row: Mapping[str, object], say: Wording) -> str:
     if not changes:
         return say("same", "Camera, motion and light stay about the same from source to target.",
                    "Between the two clips, camera, motion and light hardly differ.")
-    return say("turn", "From source to target, ", "Between the two clips, ", "On the way to the target, ") + _list(
+    return say("turn", "From source to target, ", "Between the two clips, ", "On the way to the target, ") + listed(
         changes[:3]) + "."
 
 
@@ -162,7 +153,7 @@ def _motion(sides: Sides, say: Wording) -> str:
     if now is None:
         return ""
     words = next(text for top, text in AREAS if now < top)
-    where = _place(sides.row.get("target_moving_x")) if AREAS[0][0] <= now < AREAS[2][0] else ""
+    where = place_of(sides.row.get("target_moving_x")) if AREAS[0][0] <= now < AREAS[2][0] else ""
     was = next(text for top, text in AREAS if areas[0] < top) if areas else words
     if was != words:
         return say("area", f"In the foreground, {words}{where}, while in the source {was}.",
@@ -191,7 +182,7 @@ def _people(sides: Sides, say: Wording) -> str:
         if values is None or not any(values):
             continue
         before, after = values
-        now = f"{_count(after)} {one if after == 1 else several}"
+        now = f"{count_in_words(after)} {one if after == 1 else several}"
         verb = "is" if after == 1 else "are"
         if before == after:
             return say("people", f"As before, {now} {verb} in view.",
@@ -201,9 +192,9 @@ def _people(sides: Sides, say: Wording) -> str:
                        f"{now.capitalize()} {verb} in view, where the source shows none.")
         if not after:
             return say("people", f"No {one} can be made out any more.",
-                       f"The source shows {_count(before)} {one if before == 1 else several}, the target none.")
-        return say("people", f"{now.capitalize()} {verb} in view instead of {_count(before)}.",
-                   f"The source shows {_count(before)} {one if before == 1 else several}, the target {_count(after)}.")
+                       f"The source shows {count_in_words(before)} {one if before == 1 else several}, the target none.")
+        return say("people", f"{now.capitalize()} {verb} in view instead of {count_in_words(before)}.",
+                   f"The source shows {count_in_words(before)} {one if before == 1 else several}, the target {count_in_words(after)}.")
     return ""
 
 
@@ -234,14 +225,14 @@ def _light(sides: Sides, say: Wording) -> str:
         ratio = values[1] / values[0]
         parts += ["crisper in detail"] if ratio > SHARPER else ["softer in detail"] if ratio < 1 / SHARPER else []
     if parts:
-        return say("light", f"The scene is {_list(parts)}.",
-                   f"Compared with the source, the setting is {_list(parts)}.",
-                   f"The setting becomes {_list(parts)}.")
+        return say("light", f"The scene is {listed(parts)}.",
+                   f"Compared with the source, the setting is {listed(parts)}.",
+                   f"The setting becomes {listed(parts)}.")
     if not same:
         return ""
     stay = "stays" if len(same) == 1 else "stay"
-    return say("light", f"In the background, {_list(same)} {stay} about the same.",
-               f"{_list(same).capitalize()} of the scene {stay} about the same.")
+    return say("light", f"In the background, {listed(same)} {stay} about the same.",
+               f"{listed(same).capitalize()} of the scene {stay} about the same.")
 
 
 def _colors(sides: Sides, say: Wording) -> str:
@@ -251,16 +242,16 @@ def _colors(sides: Sides, say: Wording) -> str:
     before, now = values
     came, went = [c for c in now if c not in before], [c for c in before if c not in now]
     if not came and not went:
-        return say("colors", f"Its main colours remain {_list(now)}.",
-                   f"{_subject(now, 'dominates')} the picture as before.")
+        return say("colors", f"Its main colours remain {listed(now)}.",
+                   f"{subject(now, 'dominates')} the picture as before.")
     if came and went:
-        return say("colors", f"{_subject(came, 'takes')} the place of {_list(went)}.",
-                   f"The main colours change from {_list(before)} to {_list(now)}.")
+        return say("colors", f"{subject(came, 'takes')} the place of {listed(went)}.",
+                   f"The main colours change from {listed(before)} to {listed(now)}.")
     if came:
-        return say("colors", f"{_subject(came, 'joins')} {_list(before)} among the main colours.",
-                   f"Beside {_list(before)}, much {_list(came)} can now be seen.")
-    return say("colors", f"{_subject(went, 'recedes')}, and {_list(now)} {_agree(now, 'remains')}.",
-               f"Of the main colours, only {_list(now)} {_agree(now, 'remains')}.")
+        return say("colors", f"{subject(came, 'joins')} {listed(before)} among the main colours.",
+                   f"Beside {listed(before)}, much {listed(came)} can now be seen.")
+    return say("colors", f"{subject(went, 'recedes')}, and {listed(now)} {agree(now, 'remains')}.",
+               f"Of the main colours, only {listed(now)} {agree(now, 'remains')}.")
 
 
 def _layout(sides: Sides, say: Wording) -> str:
@@ -276,26 +267,3 @@ def _layout(sides: Sides, say: Wording) -> str:
     how = "lighter" if changes[cell] > 0 else "darker"
     return say("layout", f"Against the rest of the picture, the {CELLS[cell]} turns {how}.",
                f"The {CELLS[cell]} of the picture becomes {how} relative to the rest.")
-
-
-def _place(x: float | None) -> str:
-    if x is None:
-        return ""
-    return " on the left" if x < 0.38 else " on the right" if x > 0.62 else " around the middle"
-
-
-def _count(number: int) -> str:
-    return NUMBERS[number] if number < len(NUMBERS) else str(number)
-
-
-def _agree(subjects: Sequence[str], verb: str) -> str:
-    """`verb` in the third person singular, or plural for several subjects."""
-    return verb if len(subjects) == 1 else verb.removesuffix("s")
-
-
-def _subject(words: Sequence[str], verb: str) -> str:
-    return f"{_list(words).capitalize()} {_agree(words, verb)}"
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
