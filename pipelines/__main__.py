@@ -12,7 +12,7 @@ COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
-    "estimate": ("pipelines.estimate:main", "yield, requests, tokens and time of a run, from a sample", "make"),
+    "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),

@@ -65,8 +65,12 @@ class Range:
 
 def estimate(argv: list[str]) -> int:
     """Print the estimate of a recipe and keep it as estimate.json below the output folder."""
-    if not argv or argv[0] not in PIPELINES:
-        raise ConfigError(f"name a recipe to estimate: bernini estimate {' | '.join(PIPELINES)} --input … --output …")
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: bernini estimate RECIPE [settings of bernini run RECIPE] [--sample N]\n\n"
+              f"Recipes: {', '.join(PIPELINES)}\n\n{__doc__}")
+        return 0 if argv else 2
+    if argv[0] not in PIPELINES:
+        raise ConfigError(f"no recipe {argv[0]!r}; known: {', '.join(PIPELINES)}")
     recipe = resolve_name(PIPELINES[argv[0]])
     assumed, config = tyro.cli(tuple[tyro.conf.OmitArgPrefixes[Assumed], tyro.conf.OmitArgPrefixes[recipe.Config]],
                                args=argv[1:], prog=f"bernini estimate {argv[0]}", description=estimate.__doc__)
@@ -74,9 +78,6 @@ def estimate(argv: list[str]) -> int:
     show(found)
     storage.write_bytes(storage.join(config.output, FILE), json.dumps({argv[0]: found}, indent=1).encode())
     return 0
-
-
-estimate.takes_argv = True
 
 
 def read_estimate(root: str, recipe: str) -> dict:

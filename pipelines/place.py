@@ -17,6 +17,7 @@ from manifests.manifest import Manifest
 from manifests.provenance import plain, versions
 from manifests.schema import SCHEMA_VERSION, STOPS
 
+from .estimate import read_estimate
 from .run import Target
 from .stage import Stage
 
@@ -36,6 +37,7 @@ class Place:
             "name": self.name, "row": STOPS[stop].row, "parents": [_relative(p.path, folder) for p in parents],
             "config": plain(self.config), "rules": plain(rules), "policy": plain(policy),
             "owners": (made_by or {}) | owners(stages), "versions": versions(),
+            "estimate": read_estimate(self.root, self.name).get("accepted", {}).get(stop),  # beside "accepted"
         })
 
 
