@@ -182,7 +182,7 @@ def _people(sides: Sides, say: Wording) -> str:
         if values is None or not any(values):
             continue
         before, after = values
-        now = f"{count_in_words(after)} {one if after == 1 else several}"
+        now, was = (f"{count_in_words(n)} {one if n == 1 else several}" for n in (after, before))
         verb = "is" if after == 1 else "are"
         if before == after:
             return say("people", f"As before, {now} {verb} in view.",
@@ -191,10 +191,9 @@ def _people(sides: Sides, say: Wording) -> str:
             return say("people", f"{now.capitalize()} {'comes' if after == 1 else 'come'} into view.",
                        f"{now.capitalize()} {verb} in view, where the source shows none.")
         if not after:
-            return say("people", f"No {one} can be made out any more.",
-                       f"The source shows {count_in_words(before)} {one if before == 1 else several}, the target none.")
+            return say("people", f"No {one} can be made out any more.", f"The source shows {was}, the target none.")
         return say("people", f"{now.capitalize()} {verb} in view instead of {count_in_words(before)}.",
-                   f"The source shows {count_in_words(before)} {one if before == 1 else several}, the target {count_in_words(after)}.")
+                   f"The source shows {was}, the target {count_in_words(after)}.")
     return ""
 
 
