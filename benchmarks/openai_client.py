@@ -47,8 +47,8 @@ class Answer(asyncio.Protocol):
                 return
             del self.data[: end + 4 + length]
             body, wait = (MODELS, 0.0) if head.startswith(b"get") else (ANSWER, LATENCY_S)
-            reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-            asyncio.get_running_loop().call_later(wait, self.transport.write, reply)
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            asyncio.get_running_loop().call_later(wait, self.transport.write, head + body)
 
 
 async def serve() -> None:

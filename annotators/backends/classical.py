@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manifests.ids import digest
+from .wording import Wording, agree, count_in_words, listed, place_of, subject
 
 MIN_FIT = 0.3                        # share of corners that must agree before the camera counts as measured
 STILL = {"pan": 0.02, "tilt": 0.02, "zoom": 0.02, "roll": 1.5}   # slower is a static camera: hand tremor and jitter
@@ -28,40 +28,42 @@ AREAS = ((0.005, "almost nothing moves"), (0.05, "a small part of the picture mo
 BRIGHTER, MUCH_BRIGHTER = 10.0, 40.0
 SATURATED, MUCH_SATURATED = 12.0, 50.0
 CONTRASTED, SHARPER, LARGER, DRIFTS, RELAID = 10.0, 1.6, 1.3, 0.08, 25.0
+MORE_AREA = 0.05
 CELLS = ("upper left", "upper middle", "upper right", "middle left", "centre", "middle right", "lower left",
          "lower middle", "lower right")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# Measure, smallest difference, what a headline says when it grows and when it falls.
+CHANGES = (("moving_area", MORE_AREA, "more of the picture moves", "less of the picture moves"),
+           ("brightness", BRIGHTER, "the scene gets brighter", "the scene gets darker"),
+           ("saturation", SATURATED, "the colours get stronger", "the colours get paler"),
+           ("num_faces", 1, "more faces come into view", "fewer faces are in view"))
 
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 FOREGROUND = ("moving_area", "moving_x", "moving_drift", "num_faces", "num_bodies", "face_size")
+MOVING = ("moving_area", "moving_x", "moving_drift")
 BACKGROUND = ("brightness", "saturation", "contrast", "sharpness", "colors", "layout")
 MEASURES = tuple(f"{side}_{name}" for side in ("source", "target") for name in CAMERA + FOREGROUND + BACKGROUND)
 
 
-class Wording:
-    """Picks among equal wordings by the pair's id: varied over pairs, fixed for each."""
-
-    def __init__(self, pair_id: str):
-        self.pair_id = pair_id
-
-    def __call__(self, slot: str, *options: str) -> str:
-        return options[int(digest(self.pair_id, slot, length=8), 16) % len(options)]
-
-
 class Sides:
-    """Measures of a pair row by name: `both(name)` is None unless source and target have it."""
+    """Measures of a pair row by name: `both(name)` is None unless source and target have it.
+
+    What moves is only known where the camera is: with an unsure fit everything seems to move.
+    """
 
     def __init__(self, row: Mapping[str, object]):
-        self.row = row
+        unsure = {f"{side}_{name}": None for side in ("source", "target") for name in MOVING
+                  if Sides.camera(row, side) is None}
+        self.row = {**row, **unsure}
 
     def both(self, name: str) -> tuple | None:
         values = self.row.get(f"source_{name}"), self.row.get(f"target_{name}")
         return None if None in values else values
 
-    def camera(self, side: str) -> list[tuple[str, float]] | None:
+    @staticmethod
+    def camera(row: Mapping[str, object], side: str) -> list[tuple[str, float]] | None:
         """Movements above their threshold, strongest first, as (kind, multiple of the threshold)."""
-        values = {kind: self.row.get(f"{side}_camera_{kind}") for kind in STILL}
-        fit = self.row.get(f"{side}_camera_fit")
+        values = {kind: row.get(f"{side}_camera_{kind}") for kind in STILL}
+        fit = row.get(f"{side}_camera_fit")
         if None in values.values() or (fit is not None and fit < MIN_FIT):
             return None
         strengths = [(kind, value / STILL[kind]) for kind, value in values.items()]
@@ -69,8 +71,7 @@ class Sides:
 
 
 def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
-    sides = Sides(row)
-    before, after = sides.camera("source"), sides.camera("target")
+    before, after = Sides.camera(row, "source"), Sides.camera(row, "target")
     if after is None:
         return ""
     now = _moves(after, say)
@@ -87,7 +88,7 @@ def camera_sentence(row: Mapping[str, object], say: Wording) -> str:
 
 def foreground_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
     sides = Sides(row)
-    return [s for s in (_motion(sides, say), _drift(row, say), _people(sides, say), _face(sides, say)) if s]
+    return [s for s in (_motion(sides, say), _drift(sides, say), _people(sides, say), _face(sides, say)) if s]
 
 
 def background_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
@@ -99,15 +100,12 @@ def background_sentences(row: Mapping[str, object], say: Wording) -> list[str]:
 def headline(row: Mapping[str, object], say: Wording) -> str:
     """One sentence with the largest changes, or that little changes; empty if nothing was measured."""
     sides, changes, known = Sides(row), [], False
-    before, after = sides.camera("source"), sides.camera("target")
+    before, after = Sides.camera(row, "source"), Sides.camera(row, "target")
     if before is not None and after is not None:
         known = True
         if [(k, v > 0) for k, v in before] != [(k, v > 0) for k, v in after]:
             changes.append(f"the camera goes from {_noun(before)} to {_noun(after)}")
-    for name, least, more, less in (("moving_area", 0.05, "more of the picture moves", "less of the picture moves"),
-                                    ("brightness", BRIGHTER, "the scene gets brighter", "the scene gets darker"),
-                                    ("saturation", SATURATED, "the colours get stronger", "the colours get paler"),
-                                    ("num_faces", 1, "more faces come into view", "fewer faces are in view")):
+    for name, least, more, less in CHANGES:
         if (values := sides.both(name)) is not None:
             known = True
             if abs(values[1] - values[0]) >= least:
@@ -117,13 +115,13 @@ def headline(row: Mapping[str, object], say: Wording) -> str:
     if not changes:
         return say("same", "Camera, motion and light stay about the same from source to target.",
                    "Between the two clips, camera, motion and light hardly differ.")
-    return say("turn", "From source to target, ", "Between the two clips, ", "On the way to the target, ") + _list(
+    return say("turn", "From source to target, ", "Between the two clips, ", "On the way to the target, ") + listed(
         changes[:3]) + "."
 
 
 def _moves(strengths: Sequence[tuple[str, float]], say: Wording) -> str:
     if not strengths:
-        return say("still", "holds still", "is static", "does not move")
+        return say("still", "holds still", "is static", "stays in place")
     return " and ".join(f"{_adverb(value)}{VERBS[kind][value < 0]}" for kind, value in strengths)
 
 
@@ -155,17 +153,23 @@ def _motion(sides: Sides, say: Wording) -> str:
     if now is None:
         return ""
     words = next(text for top, text in AREAS if now < top)
-    where = _place(sides.row.get("target_moving_x")) if AREAS[0][0] <= now < AREAS[2][0] else ""
+    where = place_of(sides.row.get("target_moving_x")) if AREAS[0][0] <= now < AREAS[2][0] else ""
     was = next(text for top, text in AREAS if areas[0] < top) if areas else words
     if was != words:
         return say("area", f"In the foreground, {words}{where}, while in the source {was}.",
                    f"Where {was} in the source, {words}{where} now.")
-    same = ", about as much as in the source" if areas and now >= AREAS[0][0] else ""
+    same = _as_much(areas) if areas and now >= AREAS[0][0] else ""
     return say("area", f"In the foreground, {words}{where}{same}.", f"{words.capitalize()}{where}{same}.")
 
 
-def _drift(row: Mapping[str, object], say: Wording) -> str:
-    now, area = row.get("target_moving_drift"), row.get("target_moving_area")
+def _as_much(areas: tuple[float, float]) -> str:
+    if abs(areas[1] - areas[0]) < MORE_AREA:
+        return ", about as much as in the source"
+    return ", more than in the source" if areas[1] > areas[0] else ", less than in the source"
+
+
+def _drift(sides: Sides, say: Wording) -> str:
+    now, area = sides.row.get("target_moving_drift"), sides.row.get("target_moving_area")
     if now is None or area is None or abs(now) < DRIFTS or area < AREAS[0][0]:
         return ""
     side = "right" if now > 0 else "left"
@@ -178,7 +182,7 @@ def _people(sides: Sides, say: Wording) -> str:
         if values is None or not any(values):
             continue
         before, after = values
-        now = f"{_count(after)} {one if after == 1 else several}"
+        now, was = (f"{count_in_words(n)} {one if n == 1 else several}" for n in (after, before))
         verb = "is" if after == 1 else "are"
         if before == after:
             return say("people", f"As before, {now} {verb} in view.",
@@ -187,10 +191,9 @@ def _people(sides: Sides, say: Wording) -> str:
             return say("people", f"{now.capitalize()} {'comes' if after == 1 else 'come'} into view.",
                        f"{now.capitalize()} {verb} in view, where the source shows none.")
         if not after:
-            return say("people", f"No {one} can be made out any more.",
-                       f"The source shows {_count(before)} {one if before == 1 else several}, the target none.")
-        return say("people", f"{now.capitalize()} {verb} in view instead of {_count(before)}.",
-                   f"The source shows {_count(before)} {one if before == 1 else several}, the target {_count(after)}.")
+            return say("people", f"No {one} can be made out any more.", f"The source shows {was}, the target none.")
+        return say("people", f"{now.capitalize()} {verb} in view instead of {count_in_words(before)}.",
+                   f"The source shows {was}, the target {count_in_words(after)}.")
     return ""
 
 
@@ -221,14 +224,14 @@ def _light(sides: Sides, say: Wording) -> str:
         ratio = values[1] / values[0]
         parts += ["crisper in detail"] if ratio > SHARPER else ["softer in detail"] if ratio < 1 / SHARPER else []
     if parts:
-        return say("light", f"The scene is {_list(parts)}.",
-                   f"Compared with the source, the setting is {_list(parts)}.",
-                   f"The setting becomes {_list(parts)}.")
+        return say("light", f"The scene is {listed(parts)}.",
+                   f"Compared with the source, the setting is {listed(parts)}.",
+                   f"The setting becomes {listed(parts)}.")
     if not same:
         return ""
     stay = "stays" if len(same) == 1 else "stay"
-    return say("light", f"In the background, {_list(same)} {stay} about the same.",
-               f"{_list(same).capitalize()} of the scene {stay} about the same.")
+    return say("light", f"In the background, {listed(same)} {stay} about the same.",
+               f"{listed(same).capitalize()} of the scene {stay} about the same.")
 
 
 def _colors(sides: Sides, say: Wording) -> str:
@@ -238,16 +241,16 @@ def _colors(sides: Sides, say: Wording) -> str:
     before, now = values
     came, went = [c for c in now if c not in before], [c for c in before if c not in now]
     if not came and not went:
-        return say("colors", f"Its main colours remain {_list(now)}.",
-                   f"{_subject(now, 'dominates')} the picture as before.")
+        return say("colors", f"Its main colours remain {listed(now)}.",
+                   f"{subject(now, 'dominates')} the picture as before.")
     if came and went:
-        return say("colors", f"{_subject(came, 'takes')} the place of {_list(went)}.",
-                   f"The main colours change from {_list(before)} to {_list(now)}.")
+        return say("colors", f"{subject(came, 'takes')} the place of {listed(went)}.",
+                   f"The main colours change from {listed(before)} to {listed(now)}.")
     if came:
-        return say("colors", f"{_subject(came, 'joins')} {_list(before)} among the main colours.",
-                   f"Beside {_list(before)}, much {_list(came)} can now be seen.")
-    return say("colors", f"{_subject(went, 'recedes')}, and {_list(now)} {_agree(now, 'remains')}.",
-               f"Of the main colours, only {_list(now)} {_agree(now, 'remains')}.")
+        return say("colors", f"{subject(came, 'joins')} {listed(before)} among the main colours.",
+                   f"Beside {listed(before)}, much {listed(came)} can now be seen.")
+    return say("colors", f"{subject(went, 'recedes')}, and {listed(now)} {agree(now, 'remains')}.",
+               f"Of the main colours, only {listed(now)} {agree(now, 'remains')}.")
 
 
 def _layout(sides: Sides, say: Wording) -> str:
@@ -263,26 +266,3 @@ def _layout(sides: Sides, say: Wording) -> str:
     how = "lighter" if changes[cell] > 0 else "darker"
     return say("layout", f"Against the rest of the picture, the {CELLS[cell]} turns {how}.",
                f"The {CELLS[cell]} of the picture becomes {how} relative to the rest.")
-
-
-def _place(x: float | None) -> str:
-    if x is None:
-        return ""
-    return " on the left" if x < 0.38 else " on the right" if x > 0.62 else " around the middle"
-
-
-def _count(number: int) -> str:
-    return NUMBERS[number] if number < len(NUMBERS) else str(number)
-
-
-def _agree(subjects: Sequence[str], verb: str) -> str:
-    """`verb` in the third person singular, or plural for several subjects."""
-    return verb if len(subjects) == 1 else verb.removesuffix("s")
-
-
-def _subject(words: Sequence[str], verb: str) -> str:
-    return f"{_list(words).capitalize()} {_agree(words, verb)}"
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

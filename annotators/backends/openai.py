@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from email.utils import parsedate_to_datetime
 
 from manifests.errors import BackendError, ConfigError
 
@@ -28,6 +27,7 @@ from . import ChatAnswer, ChatRequest
 from .cache import AnswerCache
 from .messages import chat_messages
 from .replicas import Replica, Replicas
+from .replies import count_of, load_object, read_reply, retry_after
 from .wire import Lost, TooLong, Unreachable
 
 SHOWN = 300  # characters of a server's own words in a message
@@ -121,8 +121,8 @@ class OpenAIChat:
         except BackendError as error:
             return ChatAnswer(error=error, latency_s=time.monotonic() - start)
         text = clean_text(data["choices"][0]["message"].get("content") or "")
-        return ChatAnswer(text=text, latency_s=time.monotonic() - start, tokens_in=_usage(data, "prompt_tokens"),
-                          tokens_out=_usage(data, "completion_tokens"))
+        return ChatAnswer(text=text, latency_s=time.monotonic() - start, tokens_in=count_of(data, "prompt_tokens"),
+                          tokens_out=count_of(data, "completion_tokens"))
 
     def _attempt(self, method: str, path: str, body: bytes | None) -> dict:
         """Ask until there is an answer; `BackendError` when this request cannot get one."""
@@ -147,11 +147,11 @@ class OpenAIChat:
             if status in (429, 502, 503, 504):  # overloaded or not there yet: only a time-out counts
                 num_failures += status == 504
                 problem = f"{replica.url}: HTTP {status} {self._words(data)}".strip()
-                self._replicas.failed(replica, f"HTTP {status}", _retry_after(headers))
+                self._replicas.failed(replica, f"HTTP {status}", retry_after(headers))
                 continue
             self._replicas.answered(replica)
             if status == 200:
-                value, problem = _read(data, method, replica.url)
+                value, problem = read_reply(data, method, replica.url)
                 if not problem:
                     return value
             elif status:
@@ -177,7 +177,7 @@ class OpenAIChat:
 
     def _check(self, replica: Replica, data: bytes) -> None:
         """Is our model among the served ones? `ConfigError` with their names where it is not."""
-        listed = (_loads(data) or {}).get("data")
+        listed = (load_object(data) or {}).get("data")
         names = [str(m.get("id")) for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         if not self.model and len(names) == 1:
             self.model = names[0]
@@ -200,7 +200,7 @@ class OpenAIChat:
 
     def _words(self, data: bytes) -> str:
         """A server's error message, short, on one line, without the key that some servers repeat."""
-        value = _loads(data)
+        value = load_object(data)
         inner = value.get("error", value) if value else None
         words = inner.get("message") if isinstance(inner, dict) else inner
         text = " ".join(str(words or data[:SHOWN].decode(errors="replace")).split())
@@ -227,52 +227,8 @@ class _Turn:
             self.flying.pop(self.key).set()
 
 
-def _read(data: bytes, method: str, url: str) -> tuple[dict, str]:
-    """The answer of a server, and what is wrong with its form."""
-    value = _loads(data)
-    if value is None:
-        return {}, f"{url}: the answer is not JSON ({len(data)} bytes)"
-    if method == "GET":
-        return value, ""
-    choices = value.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return {}, f"{url}: the answer has no choices"
-    if not isinstance(choices[0], dict) or not isinstance(choices[0].get("message"), dict):
-        return {}, f"{url}: the answer has no message"
-    if not isinstance(choices[0]["message"].get("content"), (str, type(None))):
-        return {}, f"{url}: the answer's content is not text"
-    return value, ""
-
-
-def _usage(data: dict, name: str) -> int:
-    usage = data.get("usage")
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
-
-
-def _loads(data: bytes) -> dict | None:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _read_key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if key and not (key.isascii() and key.isprintable()):
         raise ConfigError(f"the key in {variable} has characters that no HTTP header may hold")
     return key
-
-
-def _retry_after(headers) -> float | None:
-    """Seconds that a server asks to wait, at most two minutes; None where it does not say."""
-    value = (headers.get("Retry-After") or "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), 120.0) if seconds == seconds else None

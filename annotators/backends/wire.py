@@ -89,6 +89,7 @@ class Endpoint:
         connection.has_answered = False
         try:
             connection.request(method, self._base + path, body, headers)
+            connection.guard.flush()
             response = connection.getresponse()
             connection.has_answered = True
             data = response.read()
@@ -117,6 +118,7 @@ class _Guarded:
 
     def __init__(self, sock: socket.socket):
         self.sock, self.deadline, self.left = sock, 0.0, 0
+        self._held: list[bytes] = []
 
     def _arm(self) -> None:
         left_s = self.deadline - time.monotonic()
@@ -124,7 +126,11 @@ class _Guarded:
             raise TimeoutError
         self.sock.settimeout(left_s)
 
-    def sendall(self, data) -> None:
+    def sendall(self, data: bytes) -> None:
+        self._held.append(data)  # head and body go out together: one system call, one packet where it fits
+
+    def flush(self) -> None:
+        data, self._held = b"".join(self._held), []
         self._arm()
         self.sock.sendall(data)
 

@@ -11,7 +11,7 @@ import pytest
 
 from annotators import ANNOTATORS, serve_check
 from annotators.ask import Annotator
-from annotators.backends import classical
+from annotators.backends import wording
 from annotators.judge import JudgeEdit
 from annotators.swap_prompt import RewriteSwapped
 from manifests.columns import ISSUES, set_column
@@ -134,7 +134,7 @@ def test_the_not_executed_rule_overrules_the_model():
 
 
 def test_numbers_of_words_agree():
-    assert classical._count(1) == "one" and classical._count(12) == "12"
+    assert wording.count_in_words(1) == "one" and wording.count_in_words(12) == "12"
 
 
 def test_serve_check_fails_when_a_server_ignores_schemas(capsys):

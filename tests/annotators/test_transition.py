@@ -102,3 +102,14 @@ def test_the_model_sees_frames_of_both_clips_in_order_of_time(pairs):
 def _decode(uri: str) -> np.ndarray:
     data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_motion_is_not_told_where_the_camera_is_unsure():
+    text = told(source_camera_fit=0.1, target_camera_fit=0.1, target_moving_area=0.6, target_moving_drift=0.5)
+    assert "mov" not in text.replace("remov", "") and "motion" not in text and "camera" not in text
+
+
+def test_headline_and_instruction_agree_about_motion():
+    row = {"pair_id": "p-1", **measures(source_moving_area=0.06, target_moving_area=0.18)}
+    made = RefineTransition()(DescribeTransition()(pa.Table.from_pylist([row], PAIR_SCHEMA))).to_pylist()[0]
+    assert "more of the picture moves" in made["transition"] and "more than in the source" in made["instruction"]
