@@ -19,6 +19,7 @@ from manifests.errors import ConfigError
 from manifests.ids import order_key
 from manifests.manifest import Manifest
 
+HUMAN_EQUAL = "human : not human = 1 : 1"  # the drop reason of that policy
 NUM_BINS = 10  # 0.03 wide over the paper's band
 
 
@@ -68,7 +69,7 @@ def _apply_policy(manifest: Manifest, decisions: Decisions, policy: PairPolicy) 
     human = np.zeros(len(rows), bool)
     if policy.human_equal:
         human = _read(manifest, "is_human", rows).to_numpy(zero_copy_only=False)
-    for equal, reason in ((False, "similarity bin is full"), (policy.human_equal, "human : not human = 1 : 1")):
+    for equal, reason in ((False, "similarity bin is full"), (policy.human_equal, HUMAN_EQUAL)):
         keep = balance_classes(human, bins, keys, num_bins=NUM_BINS, equal=equal,
                                max_ratio=policy.max_bin_ratio or float("inf"))
         decisions.drop(rows[~keep], reason)

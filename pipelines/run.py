@@ -94,11 +94,11 @@ def finish(target: Target, schema: pa.Schema, tables: Iterator[pa.Table]) -> Man
         return writer.commit(**target.header)
 
 
-def require_accepted(manifest: Manifest, guard: Guard | None = None) -> Manifest:
+def require_accepted(manifest: Manifest, guard: Guard | None = None, *, hint: str = "") -> Manifest:
     """Raise `RunStopped` with the top reasons where too little came through."""
     if manifest.header["accepted"] < (guard or Guard()).min_accepted:
         raise RunStopped(f"no row of {manifest.name} was accepted, so nothing can follow. "
-                         f"{_top(manifest.header['drops'])} Look closer with: bernini drops {manifest.path}")
+                         f"{_top(manifest.header['drops'])} {hint} Look closer with: bernini drops {manifest.path}")
     return manifest
 
 

@@ -26,7 +26,7 @@ from manifests.errors import ConfigError
 from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
-from ..decide import Decided, PairPolicy, decide
+from ..decide import HUMAN_EQUAL, Decided, PairPolicy, decide
 from ..ingest import fingerprint, list_videos
 from ..place import Place
 from ..run import ENGINES, Guard, TableSource, finish, require_accepted
@@ -176,7 +176,16 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     for name, manifest in _steps(config):
         yield name, manifest
         if name != "candidates":
-            require_accepted(manifest)
+            require_accepted(manifest, hint=_hint(manifest))
+
+
+def _hint(manifest: Manifest) -> str:
+    """What to do where the balance of people leaves nothing: one of the two classes is missing."""
+    lost = manifest.header["drops"].get(HUMAN_EQUAL, 0)
+    if manifest.stop.name != "pairs" or not lost:
+        return ""
+    return (f"All {lost} pairs that keep the other rules are of one kind, with people or without, so 1 : 1 leaves "
+            "none: keep them with --no-human-balance, or give more videos.")
 
 
 def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
