@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -38,12 +39,26 @@ def connect() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this machine alone
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    else:
+        _knock(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
                  **({} if address else {"include_dashboard": False}))
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"no Ray cluster answers at RAY_ADDRESS={address}: {str(error).splitlines()[0]} Unset it "
                           "to run on this machine, or start one with 'ray start --head'") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits minutes for a head that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", "local": Ray knows
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}). Unset it to "
+                          "run on this machine, or start one with 'ray start --head'") from None
 
 
 @dataclass

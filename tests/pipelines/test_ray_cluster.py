@@ -102,7 +102,6 @@ def wait_for(url: str) -> None:
 
 def test_an_address_without_a_cluster_is_one_clear_error(film, tmp_path):
     done = subprocess.run(command(film, tmp_path / "out"), cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"RAY_ADDRESS": f"127.0.0.1:{free_port()}",
-                                            "RAY_gcs_rpc_server_connect_timeout_s": "1"})
+                          env=os.environ | {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}, timeout=60)
     assert done.returncode == 2
     assert "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:" in done.stderr
