@@ -62,7 +62,7 @@ def tiny_model(tmp_path_factory) -> str:
     return make_model(tmp_path_factory.mktemp("tiny-qwen3-vl"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # two gigabytes and a busy core that later tests need
 def vllm_url(tiny_model, tmp_path_factory):
     with vllm_server(tiny_model, tmp_path_factory.mktemp("vllm") / "server.log") as url:
         yield url
