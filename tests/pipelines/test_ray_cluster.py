@@ -73,7 +73,12 @@ def test_a_submitted_job_runs_and_its_exit_code_comes_back(film, film_run, tmp_p
         wait_for(f"http://127.0.0.1:{port}/api/version")
         submit = [bin_folder / "ray", "job", "submit", "--address", f"http://127.0.0.1:{port}", "--",
                   bin_folder / "bernini", *command(film, tmp_path / "out")[3:]]
-        done = subprocess.run(submit, cwd=tmp_path, capture_output=True, text=True)
+        deadline = time.time() + 90
+        while True:  # the dashboard answers some seconds before a node can take a job
+            done = subprocess.run(submit, cwd=tmp_path, capture_output=True, text=True)
+            if "No available agent" not in done.stderr or time.time() > deadline:
+                break
+            time.sleep(2)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "accepted" in done.stdout  # the funnel reaches who submitted
         failed = subprocess.run([*submit[:-1], "--similarity-min=0.99"], cwd=tmp_path, capture_output=True)
