@@ -16,7 +16,7 @@ from manifests.columns import column
 from manifests.frames import ClipFrames
 from manifests.media import fit, shrink
 
-PAIRS_PER_CLIP = 8       # evenly spread; more changes the medians little
+PAIRS_PER_CLIP = 6       # evenly spread; more changes the medians little
 TRACK_PX = 192           # long side at which corners are tracked
 MIN_INLIERS = 8
 MOVED_LUMA = 18.0        # a pixel that differs by more than this after undoing the camera has moved

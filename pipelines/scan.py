@@ -74,7 +74,8 @@ class ScanVideos:
 
     `measures` are names of `filters.FILTERS`; "video_similarity" takes its backend from
     `embedder` and `embedder_options`. A file that cannot be read keeps its row, with a
-    verdict and the reason in `issues`.
+    verdict and the reason in `issues`. Clips shorter than `min_clip_s` keep their row without
+    measures.
     """
 
     reads = ("video_id", "path", "num_bytes")
@@ -133,15 +134,20 @@ class ScanVideos:
 
     def _read(self, reader: VideoReader) -> dict:
         film = _Film(reader, CutClips(**self._span))
-        clips, prepared = [], []
+        clips, short, prepared = [], [], []
         for span, clip in film.clips():
-            clips.append({"start_s": span.start_s, "end_s": span.end_s, "transition_in": span.transition_in,
-                          "num_frames": len(clip.frame_times_s)} | self._measure(clip))
+            found = {"start_s": span.start_s, "end_s": span.end_s, "transition_in": span.transition_in,
+                     "num_frames": len(clip.frame_times_s)}
+            if span.end_s - span.start_s < self._span["min_s"] - 1e-6:  # its length drops it: nothing else is measured
+                short.append(found | {"issues": []})
+                continue
+            clips.append(found | self._measure(clip))
             prepared.append([e.prepare(clip) for e in self._embedders])
         for i, embedder in enumerate(self._embedders):
             for clip, values in zip(clips, embedder.finish([p[i] for p in prepared]), strict=True):
                 clip.update(values)
-        return film.account() | {"clips": clips, "transitions": film.transitions}
+        return film.account() | {"clips": sorted(clips + short, key=lambda c: c["start_s"]),
+                                 "transitions": film.transitions}
 
     def _measure(self, clip: ClipFrames) -> dict:
         values: dict = {"issues": []}

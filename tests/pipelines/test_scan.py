@@ -33,7 +33,7 @@ def scan(paths, measures=LIGHT, **options) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def conformance(tmp_path_factory):
     folder = write_set(tmp_path_factory.mktemp("conformance"))
-    return folder, scan(sorted(folder.iterdir()))
+    return folder, scan(sorted(folder.iterdir()), min_clip_s=0.2)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

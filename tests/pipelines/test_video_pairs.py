@@ -78,7 +78,8 @@ def test_people_are_balanced_and_flagged_by_their_clips(film_run):
 def test_people_of_the_film_are_found_where_they_are(film, film_run):
     """The classical detectors see frontal faces: some misses, no false alarm."""
     truth, seen, missed = {v.file: v for v in film.videos}, 0, 0
-    for row in frame(film_run["clips"]).itertuples():
+    clips = frame(film_run["clips"])
+    for row in clips[clips.duration_s >= 2].itertuples():  # shorter ones are not looked at
         video = truth[os.path.basename(row.path)]
         shown = {s.has_people for s in video.shots if s.start_s < row.end_s - 0.5 and s.end_s > row.start_s + 0.5}
         if shown == {False}:
