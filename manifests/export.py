@@ -25,6 +25,7 @@ from .ids import digest
 from .manifest import Manifest, live
 from .media import VideoReader, write_video
 from .messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
+from .tasks import TASKS
 
 FORMS = ("csv", "jsonl", "trainer")
 TRAINER_SCHEMA = pa.schema([
@@ -108,6 +109,8 @@ def export_trainer(m: Manifest, output: str, *, quiet: bool = False) -> int:
 
 def preflight(row: dict) -> str:
     """What the released trainer could not read, or would read wrongly; empty when all is well."""
+    if row["task"] not in TASKS:  # its name selects prompt, weighting and shift; a wrong one raises no error there
+        return f"no task {row['task']!r}; known: {', '.join(TASKS)}"
     messages = json.loads(row["inputs"])
     kinds = [m["type"] for m in messages]
     media = {"images": sum(k in ("image", "image_gen", "frame_gen") for k in kinds),

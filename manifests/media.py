@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from . import storage
-from .errors import MediaError
+from .errors import ConfigError, MediaError
 
 # PyAV's own log callback takes the interpreter lock from decoder threads and can deadlock in
 # worker processes; FFmpeg's default one does not. Its messages are silenced: what went wrong
@@ -260,6 +260,8 @@ def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, deco
         from .media_torchcodec import read_frames_torchcodec
 
         return read_frames_torchcodec(path, times_s, long_px=long_px)
+    if decoder != "pyav":
+        raise ConfigError(f"no decoder {decoder!r}; known: pyav, torchcodec")
     wanted, images, held = list(times_s), [], None
     with VideoReader(path) as reader:
         if wanted and wanted[0] > 1.0:

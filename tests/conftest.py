@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
 from pathlib import Path
@@ -98,9 +96,3 @@ def make_video(tmp_path):
         return path
 
     return make
-
-
-@contextlib.contextmanager
-def quiet_stderr():
-    with contextlib.redirect_stderr(io.StringIO()) as stream:
-        yield stream

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from manifests.errors import MediaError
+from manifests.errors import ConfigError, MediaError
 from manifests.media import Limits, VideoReader, fit, probe, read_frames, shrink, write_video
 
 
@@ -61,6 +61,11 @@ def test_a_seek_reads_the_same_frames_as_reading_from_the_start(tmp_path):
     write_video(path, counted_frames(75), fps=25)
     from_start = read_frames(path, [0.0, 2.0, 2.5])[1:]
     assert np.array_equal(from_start, read_frames(path, [2.0, 2.5]))
+
+
+def test_an_unknown_decoder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no decoder 'decord'; known: pyav, torchcodec"):
+        read_frames(str(tmp_path / "a.mp4"), [0.0], decoder="decord")
 
 
 def test_times_after_the_end_repeat_the_last_frame(tmp_path):
