@@ -1,25 +1,32 @@
-"""Accepted pairs become training samples (task v2v: source video + instruction → target video)."""
+"""Accepted pairs become training samples: source, conditions, text and target as ordered messages."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 from manifests.columns import require
+from manifests.errors import ManifestError
 from manifests.ids import make_id
 from manifests.manifest import live
-from manifests.messages import count_tokens, edit_messages, video_item
+from manifests.messages import count_tokens, input_kinds, pair_messages
 from manifests.schema import RIGHTS, SAMPLES
+from manifests.tasks import TASKS
 
 
 class BuildSamples:
-    """PAIRS → SAMPLES. The sample carries spans; `export --form trainer` cuts the clips out."""
+    """PAIRS → SAMPLES. The sample carries spans; `export --form trainer` cuts the clips out.
 
-    reads = ("pair_id", "video_id", "source_path", "source_start_s", "source_end_s", "target_path",
-             "target_start_s", "target_end_s", "instruction", *(f.name for f in RIGHTS))
+    `text` names the column with the instruction or caption, `reasoning` one with text that is
+    to be learned before the target (D11). `source_name` is the data set's name in a mixture.
+    """
+
     makes = SAMPLES.schema
 
-    def __init__(self, source_name: str):
-        self.source_name = source_name
+    def __init__(self, source_name: str, *, text: str = "instruction", reasoning: str = ""):
+        self.source_name, self.text, self.reasoning = source_name, text, reasoning
+        self.reads = ("pair_id", "video_id", "task", "source_path", "source_start_s", "source_end_s", "target_path",
+                      "target_start_s", "target_end_s", "conditions", text, *([reasoning] if reasoning else []),
+                      *(f.name for f in RIGHTS))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         require(table, self.reads, "BuildSamples")
@@ -27,10 +34,16 @@ class BuildSamples:
         return pa.Table.from_pylist(rows, self.makes)
 
     def _sample(self, pair: dict) -> dict:
-        sides = [video_item(pair[f"{s}_path"], pair[f"{s}_start_s"], pair[f"{s}_end_s"]) for s in ("source", "target")]
+        task = TASKS[pair["task"]]
+        if not task.takes(input_kinds(pair)):
+            raise ManifestError(f"pair {pair['pair_id']} has the inputs {input_kinds(pair)}, but its task {task.name} "
+                                f"takes {task.inputs}")
+        reasoning = pair[self.reasoning] if self.reasoning else None
+        inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning)
         return {
-            "sample_id": make_id("sample", pair["pair_id"]), "task": "v2v", "source_name": self.source_name,
-            "inputs": edit_messages(pair["instruction"]), "images": [], "videos": sides, "split": "train",
-            "weight": 1.0, "num_prompt_tokens": count_tokens(pair["instruction"]), "pair_id": pair["pair_id"],
-            "video_id": pair["video_id"], "issues": [], "num_attempts": 1, **{f.name: pair[f.name] for f in RIGHTS},
+            "sample_id": make_id("sample", pair["pair_id"], *([self.reasoning] if self.reasoning else [])),
+            "task": pair["task"], "source_name": self.source_name, "inputs": inputs, "images": images,
+            "videos": videos, "split": "train", "weight": 1.0, "num_prompt_tokens": count_tokens(pair[self.text]),
+            "pair_id": pair["pair_id"], "video_id": pair["video_id"], "issues": [], "num_attempts": 1,
+            **{f.name: pair[f.name] for f in RIGHTS},
         }

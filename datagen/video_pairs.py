@@ -116,6 +116,8 @@ class PairClips:
         num = len(ids)
         columns = {
             "pair_id": pa.array(ids), "video_id": source["video_id"], "recipe": pa.array([self.recipe] * num),
+            "task": pa.array(["v2v"] * num), "edit": pa.array(["transition"] * num),
+            "conditions": pa.array([[]] * num, CANDIDATES.schema.field("conditions").type),
             "video_similarity": pa.array(mined.similarity.clip(-1, 1)),
             "is_human": pc.or_kleene(source["is_human"], target["is_human"]),
             "num_candidates": pa.array([mined.num_candidates] * num, pa.int64()),

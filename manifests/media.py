@@ -283,10 +283,15 @@ def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fractio
 
     Odd sides lose one pixel (yuv420p needs even ones). The file appears only when whole.
     """
+    with storage.atomic_output(path) as file:
+        return encode_video(file, frames, fps=fps, crf=crf)
+
+
+def encode_video(file, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
+    """`write_video` into a seekable binary stream. Equal frames give equal bytes."""
     rate = Fraction(fps).limit_denominator(1001 * 60)
     num_frames, stream = 0, None
-    with storage.atomic_output(path) as file, av.open(file, "w", format="mp4",
-                                                      options={"movflags": "+faststart"}) as container:
+    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         for image in frames:
             image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
             if stream is None:
@@ -298,7 +303,7 @@ def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fractio
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
             num_frames += 1
         if stream is None:
-            raise MediaError(f"no frames to write to {path}")
+            raise MediaError("there are no frames to write")
         container.mux(stream.encode(None))
     return num_frames
 

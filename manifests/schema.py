@@ -71,25 +71,53 @@ CLIPS = Stop(
     ),
 )
 
+FRAMES = Stop(
+    name="frames", row="one picture: a key frame of a video, or an image file", key="frame_id",
+    fields=(
+        column("frame_id", S, "id from the video and the moment"),
+        column("video_id", S, "the video, or image file, it comes from"),
+        column("path", S, "absolute path or URI of the file that holds it"),
+        column("frame_index", pa.int32(), "position among the frames of the video, from 0"),
+        column("num_siblings", pa.int32(), "frames of this video; fewer rows than that = incomplete"),
+        column("time_s", F, "moment of the frame; null = the file is an image", "s"),
+        column("width", pa.int32(), "as shown, after rotation", "px"),
+        column("height", pa.int32(), "as shown, after rotation", "px"),
+        *RIGHTS,
+    ),
+)
+
 _SIDES = tuple(
     field
     for side in ("source", "target")
     for field in (
-        column(f"{side}_path", S, f"absolute path or URI of the video that holds the {side}"),
-        column(f"{side}_start_s", F, f"first moment of the {side}", "s"),
+        column(f"{side}_path", S, f"absolute path or URI of the file that holds the {side}; null = there is none"),
+        column(f"{side}_start_s", F, f"first moment of the {side}; null = it is an image", "s"),
         column(f"{side}_end_s", F, f"moment after the last frame of the {side}", "s"),
         column(f"{side}_duration_s", F, f"length of the {side}", "s"),
         column(f"{side}_clip_id", S, f"the clip that is the {side}"),
     )
 )
 
+CONDITION = pa.struct([
+    column("role", S, "reference, first_frame, middle_frame, last_frame, part, sketch, mask, pose or edited_frame"),
+    column("kind", S, "image or video"),
+    column("path", S, "absolute path or URI of the file"),
+    column("start_s", F, "first moment; null = an image", "s"),
+    column("end_s", F, "moment after the last frame", "s"),
+])
+
 PAIRS = Stop(
     name="pairs", row="a source and a target, and how they were made", key="pair_id",
     fields=(
-        column("pair_id", S, "id from the two clips"),
-        column("video_id", S, "the raw video that both clips come from"),
+        column("pair_id", S, "id from the source, the target and the recipe"),
+        column("video_id", S, "the raw video (or image file) that both come from"),
         column("recipe", S, "which recipe made the pair"),
+        column("task", S, "task that the pair trains, as in manifests/tasks.py"),
+        column("edit", S, "kind of edit or transform: transition, removal, sketch, …"),
         *_SIDES,
+        column("conditions", pa.list_(CONDITION), "what a model is given beside the source, in the order of its "
+                                                  "messages: reference images, first frames, further parts"),
+        column("mask_path", S, "where the edit lies: a picture, or a video of the target's frames; white = edited"),
         *RIGHTS,
     ),
 )
@@ -125,4 +153,4 @@ SAMPLES = Stop(
     ),
 )
 
-STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, CANDIDATES, PAIRS, SAMPLES)}
+STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, CANDIDATES, PAIRS, SAMPLES)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
+import typing
 from pkgutil import resolve_name
 
 import tyro
@@ -23,21 +25,21 @@ from .pairs import PIPELINES
 
 def run(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
-        known = "\n".join(f"  {name:<14} {resolve_name(module).WHY}" for name, module in PIPELINES.items())
-        print(f"usage: bernini run RECIPE [--help] [settings]\n\nRecipes:\n{known}\n")
+        known = "\n".join(f"  {name:<18} {resolve_name(module).WHY}" for name, module in PIPELINES.items())
+        print(f"usage: bernini run RECIPE [--preset laptop|cluster] [--help] [settings]\n\nRecipes:\n{known}\n")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     if argv[0] not in PIPELINES:
         raise ConfigError(f"no recipe {argv[0]!r}; known: {', '.join(PIPELINES)}")
     recipe = resolve_name(PIPELINES[argv[0]])
     arguments, with_report = _report_flag(argv[1:])
-    config = tyro.cli(recipe.Config, args=arguments, prog=f"bernini run {argv[0]}", description=recipe.__doc__)
+    config = parse_config(recipe, arguments, f"bernini run {argv[0]}")
     started, done = time.monotonic(), []
     try:
         for _, manifest in recipe.run_steps(config):
             done.append(manifest)
     finally:
         print_funnel(done)
-    pairs = next(m for m in done if m.stop.name == "pairs")
+    pairs = next((m for m in done if m.stop.name == "pairs"), done[-1])
     print(f"manifest  {pairs.path}\nsamples   {done[-1].path}")
     if with_report:
         from manifests.report import build_report
@@ -45,6 +47,30 @@ def run(argv: list[str]) -> int:
         print(f"report    {build_report(pairs)}")
     print(f"took      {time.monotonic() - started:.1f} s")
     return 0
+
+
+def parse_config(recipe, arguments: list[str], prog: str):
+    """A recipe's settings: the preset's, overridden by what is given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default="laptop")
+    known, rest = parser.parse_known_args(arguments)
+    if known.preset not in recipe.PRESETS:
+        raise ConfigError(f"no preset {known.preset!r} of {recipe.RECIPE}; known: {', '.join(recipe.PRESETS)}")
+    return tyro.cli(preset_type(recipe, known.preset), args=rest, prog=prog, description=recipe.__doc__)
+
+
+def preset_type(recipe, preset: str) -> type:
+    """The recipe's `Config` with the preset's values as defaults, so that `--help` shows them."""
+    values = recipe.PRESETS[preset]
+    if not values:
+        return recipe.Config
+    fields = {f.name: f.type for f in dataclasses.fields(recipe.Config)}
+    hints = typing.get_type_hints(recipe.Config)
+    made = dataclasses.make_dataclass("Config", [(n, hints.get(n, fields[n]), dataclasses.field(default=v))
+                                                 for n, v in values.items()],
+                                      bases=(recipe.Config,), frozen=True, kw_only=True)
+    made.__doc__ = recipe.Config.__doc__
+    return made
 
 
 def _report_flag(argv: list[str]) -> tuple[list[str], bool]:

@@ -23,8 +23,9 @@ from .stage import Stage
 
 
 class Place:
-    def __init__(self, root: str, name: str, config: object):
+    def __init__(self, root: str, name: str, config: object, *, estimated_as: str = ""):
         self.root, self.name, self.config = root, name, config
+        self._estimated_as = estimated_as or name  # the recipe whose estimate stands beside what came
 
     def target(self, stop: str, stages: Sequence[Stage], *, parents: Sequence[Manifest] = (),
                sources: Sequence[str] = (), settings: object = None, rules: object = (),
@@ -37,7 +38,7 @@ class Place:
             "name": self.name, "row": STOPS[stop].row, "parents": [_relative(p.path, folder) for p in parents],
             "config": plain(self.config), "rules": plain(rules), "policy": plain(policy),
             "owners": (made_by or {}) | owners(stages), "versions": versions(),
-            "estimate": read_estimate(self.root, self.name).get("accepted", {}).get(stop),  # beside "accepted"
+            "estimate": read_estimate(self.root, self._estimated_as).get("accepted", {}).get(stop),  # beside "accepted"
         })
 
 

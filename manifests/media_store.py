@@ -1,0 +1,56 @@
+"""Media that recipes write: one folder, named by content, nothing twice.
+
+Videos are H.264 yuv420p mp4, pictures PNG (exact: masks, first frames that must equal a frame)
+or JPEG. A name is the hash of the file's bytes, so that equal media of several recipes are
+one file, a repeated run writes nothing new, and a reader can check what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from PIL import Image
+
+from . import storage
+from .media import encode_video
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """`end_s` = `num_frames / fps`: the span of the file for the columns of a pair."""
+
+    path: str
+    num_frames: int
+    end_s: float
+
+
+class MediaStore:
+    """Files below `root` (a folder or URI that all workers see)."""
+
+    def __init__(self, root: str):
+        self.root = root
+
+    def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> StoredVideo:
+        """`frames` are `(height, width, 3)` uint8 RGB. Raises `MediaError` when there is none."""
+        file = io.BytesIO()
+        num = encode_video(file, frames, fps=fps, crf=crf)
+        return StoredVideo(self._keep(file.getvalue(), "mp4"), num, round(num / float(fps), 6))
+
+    def image(self, rgb: np.ndarray, *, kind: str = "png", quality: int = 92) -> str:
+        """Path of an `(height, width[, 3])` uint8 picture stored as "png" or "jpg"."""
+        file = io.BytesIO()
+        options = {"png": {"format": "PNG", "compress_level": 4}, "jpg": {"format": "JPEG", "quality": quality}}[kind]
+        Image.fromarray(rgb).save(file, **options)
+        return self._keep(file.getvalue(), kind)
+
+    def _keep(self, data: bytes, ending: str) -> str:
+        name = hashlib.blake2b(data, digest_size=16).hexdigest()
+        path = storage.join(self.root, name[:2], f"{name}.{ending}")
+        if not storage.exists(path):
+            storage.write_bytes(path, data)
+        return path

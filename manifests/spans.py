@@ -1,0 +1,94 @@
+"""The frames of a span of a video at working size, and pictures from files.
+
+A span is `[start_s, end_s)` in seconds of presentation. Ops that make pixels read through
+this, so that a clip is decoded once and streamed, never held by whoever only passes it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from . import storage
+from .errors import MediaError
+from .media import VideoReader, fit, read_frames
+
+EPSILON_S = 1e-4
+MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
+
+
+def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None = None,
+              size: tuple[int, int] | None = None, fps: float | Fraction | None = None,
+              max_frames: int | None = None) -> Iterator[np.ndarray]:
+    """Yields `(height, width, 3)` uint8 RGB frames of the span, as shown (rotated).
+
+    `size` = (width, height) or `short_px` (never enlarged, even sides) set the size; without
+    both it is the film's own. With `fps` the frame that is on screen at `start_s + n / fps`
+    is yielded, whatever the film's rate; without it each frame once. Raises `MediaError` when
+    the span holds no frame.
+    """
+    num = 0
+    for frame in _at_rate(_inside(path, start_s, end_s), start_s, end_s, fps):
+        wanted = size or (fit(frame.shown_size, short_px=short_px) if short_px else frame.shown_size)
+        yield np.ascontiguousarray(frame.rgb() if wanted == frame.shown_size else frame.bgr(wanted)[..., ::-1])
+        num += 1
+        if num == max_frames:
+            return
+    if num == 0:
+        raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+
+
+def _inside(path: str, start_s: float, end_s: float) -> Iterator:
+    with VideoReader(path) as reader:
+        if start_s > 1.0:
+            reader.seek(start_s)
+        for frame in reader:
+            if frame.time_s >= end_s - EPSILON_S:
+                return
+            if frame.time_s >= start_s - EPSILON_S:
+                yield frame
+
+
+def _at_rate(frames: Iterator, start_s: float, end_s: float, fps) -> Iterator:
+    if fps is None:
+        yield from frames
+        return
+    step, num, held = 1 / float(fps), 0, None
+    for frame in frames:
+        while held is not None and start_s + num * step < frame.time_s - EPSILON_S:
+            yield held
+            num += 1
+        held = frame
+    while held is not None and start_s + num * step < end_s - EPSILON_S:
+        yield held
+        num += 1
+
+
+def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
+    """`(height, width, 3)` uint8 RGB of a picture file, turned as its EXIF tag says. Raises `MediaError`."""
+    try:
+        filesystem, inner = storage.resolve(path)
+        with filesystem.open_input_file(inner) as file, Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MediaError(f"{path} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
+                                 "are not read")
+            image = ImageOps.exif_transpose(image)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # on white, as a browser shows it
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"cannot read the picture {path}: {error}") from None
+    if long_px and max(image.size) > long_px:
+        image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def read_picture(path: str, time_s: float | None, *, long_px: int = 4096) -> np.ndarray:
+    """A row's picture: the frame at `time_s` of a video, or the image file itself (`time_s` null)."""
+    if time_s is None:
+        return read_image(path, long_px=long_px)
+    return read_frames(path, [time_s], long_px=long_px)[0]

@@ -1,0 +1,189 @@
+"""What recipes share: settings, and the steps from files to measured clips.
+
+A recipe is one file in `pipelines/pairs/` with
+
+* `RECIPE` (its name), `WHY` (one line), a docstring that reads as the paper's paragraph;
+* `Config`, a dataclass of these settings and its own;
+* `PRESETS`, settings by name: "laptop" (classical backends, no weights) and "cluster" (the models
+  that the paper names);
+* `run_steps(config)`, which yields `(stop, manifest)` as the stops finish.
+
+It knows no other recipe. VIDEOS and CLIPS are named after the scan, not after the recipe:
+several recipes with one output folder decode each film once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datagen.cut import MakeClips
+from filters.rules import ApplyRules, Rule
+from manifests import storage
+from manifests.errors import ConfigError
+from manifests.manifest import Manifest, live
+
+from .ingest import fingerprint, list_videos
+from .place import Place
+from .run import ENGINES, Guard, TableSource, finish
+from .run import run as run_stages
+from .scan import GOOD, ScanVideos, measure_fields
+from .stage import Stage
+
+MEASURES = ("damage", "exposure", "sharpness", "motion", "colors", "people", "video_similarity")
+VIDEO_RULES = (Rule(column="verdict", allowed=GOOD, failure=True, why="a file of which nothing decodes"),)
+SCAN = "scan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of every recipe: where from, where to, how."""
+
+    input: str
+    """Folder with videos or pictures, or a .csv/.jsonl/.parquet list with a column `path` (may be s3:// or gs://)."""
+    output: str
+    """Folder below which the stops are written; the same command resumes there."""
+    engine: str = "ray"
+    """ray (this machine, or the cluster at RAY_ADDRESS) or local (this process, no Ray)."""
+    seed: int = 0
+    """Breaks ties and draws what is drawn; the same seed gives the same rows."""
+    workers: int | None = None
+    """Decoding workers; none = as many as there are cores."""
+    max_failed_share: float = 0.5
+    """Stop when more than this share of the rows fails."""
+    retry_failed: bool = False
+    """Try again what failed in an earlier, unfinished run."""
+    quiet: bool = False
+    """No progress bars."""
+
+    def __post_init__(self):
+        if self.engine not in ENGINES:
+            raise ConfigError(f"no engine {self.engine!r}; known: {', '.join(ENGINES)}")
+        if not 0 < self.max_failed_share <= 1:
+            raise ConfigError(f"max_failed_share is {self.max_failed_share:g}; it is a share above 0 and at most 1")
+
+    @property
+    def engine_options(self) -> dict:
+        return {"engine": self.engine, "quiet": self.quiet, "retry_failed": self.retry_failed,
+                "guard": Guard(max_failed_share=self.max_failed_share)}
+
+    @property
+    def media_root(self) -> str:
+        """Where media that are made lie; all workers must see it."""
+        return storage.join(self.output, "media")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(RunConfig):
+    """How films become clips, and which clips are good enough."""
+
+    clip_min_s: float = 2.0
+    """Shortest clip, seconds."""
+    clip_max_s: float = 10.0
+    """Longest clip, seconds; longer shots are split."""
+    min_side_px: int = 240
+    """Shortest side; the released trainer takes nothing smaller."""
+    min_sharpness: float = 8.0
+    """Variance of the Laplacian at 480p; below it edges are gone (defocus, heavy compression)."""
+    max_black: float = 0.1
+    """Largest share of black frames."""
+    max_frozen: float = 0.9
+    """Largest share of frames that repeat the one before (still pictures, slides)."""
+    embedder: str = "classical"
+    """classical (no weights) or xclip (the paper's): the video embedding of the scan."""
+    embedder_model: str = "microsoft/xclip-base-patch32"
+    """Folder or hub id of the X-CLIP model."""
+    gpus_per_worker: float = 0.0
+    """Share of a GPU that one decoding worker takes for its embedder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.clip_min_s < self.clip_max_s:
+            raise ConfigError(f"clip_min_s {self.clip_min_s:g} must be above 0 and below clip_max_s "
+                              f"{self.clip_max_s:g}")
+
+    def clip_rules(self) -> tuple[Rule, ...]:
+        return (
+            Rule(column="duration_s", min=self.clip_min_s, max=self.clip_max_s + 1e-6, why="paper: 2 to 10 s"),
+            Rule(column="damaged_ratio", max=0.0, why="what a decoder conceals is no training data"),
+            Rule(column="width", min=self.min_side_px, why="the trainer's smallest side"),
+            Rule(column="height", min=self.min_side_px, why="the trainer's smallest side"),
+            Rule(column="black_ratio", max=self.max_black, why="nothing to see"),
+            Rule(column="frozen_ratio", max=self.max_frozen, why="a still picture, not a video"),
+            Rule(column="sharpness", min=self.min_sharpness, why="blurred"),
+            Rule(column="video_embedding", why="without it nothing can be compared"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig:
+    """Who writes prompts and judges: measured facts, or a vision-language model behind a server."""
+
+    annotator: str = "classical"
+    """classical (sentences of measured facts) or openai (a vision-language model behind a server)."""
+    url: tuple[str, ...] = ()
+    """OpenAI-compatible servers, e.g. http://127.0.0.1:8000/v1; several share the work."""
+    annotator_model: str = "Qwen/Qwen3-VL-235B-A22B-Instruct"
+    """Model name as the server lists it."""
+
+    def check_annotator(self) -> None:
+        if self.annotator == "openai" and not self.url:
+            raise ConfigError("annotator openai needs --url, e.g. --url http://127.0.0.1:8000/v1")
+
+    def ask(self, op: str, **kwargs: object) -> Stage:
+        """The stage of an annotator, e.g. `config.ask("annotators.transition:DescribeTransition")`."""
+        classical = self.annotator == "classical"
+        kwargs = {"backend": self.annotator, **kwargs}
+        if not classical:
+            # Answers are kept, so that a changed threshold or a broken run asks nothing twice.
+            cache = "" if storage.is_uri(self.output) else storage.join(self.output, "answers")
+            kwargs |= {"urls": self.url, "model": self.annotator_model, "cache": cache}
+        # Workers that ask wait for the server most of the time.
+        return Stage(op=op, kwargs=kwargs, batch_size=16, num_cpus=0.0 if classical else 0.5)
+
+
+def apply_rules(*rules: Rule) -> Stage:
+    return Stage(op="filters.rules:ApplyRules", kwargs={"rules": rules}, num_cpus=0.0)
+
+
+def scan_stage(config: ClipConfig) -> Stage:
+    """One decoding pass with all first measures."""
+    options = {"model": config.embedder_model} if config.embedder == "xclip" else {}
+    return Stage(op="pipelines.scan:ScanVideos", batch_size=1, num_gpus=config.gpus_per_worker, workers=config.workers,
+                 kwargs={"measures": MEASURES, "embedder": config.embedder, "embedder_options": options,
+                         "min_clip_s": config.clip_min_s, "max_clip_s": config.clip_max_s})
+
+
+class Steps:
+    """The stops of one run: where each lies, and the two that all recipes over films begin with."""
+
+    def __init__(self, config: RunConfig, recipe: str):
+        self.config = config
+        self.place = Place(config.output, recipe, config)
+        self.scans = Place(config.output, SCAN, config, estimated_as=recipe)
+
+    def videos(self) -> Manifest:
+        """VIDEOS: every file of the input, decoded once."""
+        config, stages = self.config, (scan_stage(self.config), apply_rules(*VIDEO_RULES))
+        listed = list_videos(config.input, leave_out=config.output, quiet=config.quiet)
+        target = self.scans.target("videos", stages, sources=[fingerprint(listed)], rules=VIDEO_RULES)
+        return run_stages(TableSource(listed), target, stages, rows_per_block=1, **config.engine_options)
+
+    def clips(self, videos: Manifest) -> Manifest:
+        """CLIPS: one row a shot (or piece of one) with its measures, decided by `clip_rules`."""
+        make, rules = MakeClips(pa.schema(measure_fields(MEASURES))), self.config.clip_rules()
+        target = self.scans.target("clips", (), parents=[videos], settings=rules, rules=rules,
+                                   made_by=ScanVideos.owners(**scan_stage(self.config).kwargs))
+        apply = ApplyRules(rules)
+        return finish(target, make.makes, (apply(make(live(b))) for b in videos.batches()))
+
+    def run(self, stop: str, source, stages: Sequence[Stage], *, rows_per_block: int = 4, **header) -> Manifest:
+        """A stop whose stages need workers; `header` goes to `Place.target`."""
+        return run_stages(source, self.place.target(stop, stages, **header), stages, rows_per_block=rows_per_block,
+                          **self.config.engine_options)
+
+    def finish(self, stop: str, schema: pa.Schema, tables: Iterator[pa.Table], **header) -> Manifest:
+        """A stop that is arithmetic of the driver."""
+        return finish(self.place.target(stop, (), **header), schema, tables)
