@@ -1,0 +1,96 @@
+"""What the loader hands to the losses: examples with their random draws, packed.
+
+The loader (`dataset`, `draws`, `packing`) makes these, the losses read them; neither knows the
+other. All tensors are on the CPU until the loop moves a pack.
+
+C latent channels, T Y X latent frames, height and width, V width of a ViT feature, W width of a
+text embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visual:
+    """One image or video of a sample, as features.
+
+    `latent` `[1, C, T, Y, X]` normalised (bfloat16 mean of the posterior) or None; `vit` `[n, V]`
+    merged ViT features or None; `grid` `(t, h, w)` patches before merging; `is_target` for what
+    is to be generated.
+    """
+
+    kind: str
+    is_target: bool
+    latent: Tensor | None
+    vit: Tensor | None
+    grid: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One message in order: a text, or the `visual`-th visual. `has_loss` marks text to be learned."""
+
+    text: str = ""
+    visual: int | None = None
+    has_loss: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One sample. `text_embedding` `[L, W]` (system prompt + prompt, unpadded), `empty_embedding` `[L0, W]`
+    (system prompt alone, what text dropout leaves). Either is None where the stage needs no text encoder.
+    """
+
+    sample_id: str
+    task: str
+    source_name: str
+    parts: tuple[Part, ...]
+    visuals: tuple[Visual, ...]
+    text_embedding: Tensor | None = None
+    empty_embedding: Tensor | None = None
+
+    @property
+    def target(self) -> Visual | None:
+        """The last visual that is to be generated; None for understanding."""
+        return next((v for v in reversed(self.visuals) if v.is_target), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """All that is random about one example in one epoch: a function of (seed, epoch, sample id, purpose).
+
+    `sigma` in [0, 1] and `timestep` in [0, 1000] of the renderer; `mask_ratio` in [0, 1] of the planner's
+    target tokens, `mask_seed` orders them, `noise_seed` and `vit_noise_seed` make the noises, `vit_sigma`
+    is the decoder's level; the flags drop conditions for guidance.
+    """
+
+    sigma: float
+    timestep: float
+    noise_seed: int
+    mask_ratio: float
+    mask_seed: int
+    vit_sigma: float
+    vit_noise_seed: int
+    drop_text: bool = False
+    drop_images: bool = False
+    drop_videos: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """What one rank works on in one micro-step: examples in order with their draws.
+
+    `num_tokens` useful tokens, `flops` of one forward by the exact formula.
+    """
+
+    examples: Sequence[Example]
+    draws: Sequence[Draws]
+    num_tokens: int
+    flops: float
+    epoch: int = 0
+    skipped: tuple[str, ...] = field(default=())  # "sample id: why" of samples that could not be used
