@@ -25,7 +25,7 @@ from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
 from ..decide import HUMAN_EQUAL, Decided, PairPolicy, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Steps, apply_rules, scan_stage
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage
 from ..run import require_accepted
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
@@ -71,6 +71,8 @@ class Config(AskConfig, ClipConfig):
 
 
 PRESETS = {"laptop": {}, "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai"}}
+NEEDS = Needs(makes="v2v: video-pairs", cluster="X-CLIP (a quarter of a GPU a decoding worker), a served Qwen3-VL",
+              cost="decoding only: see `bernini estimate video-pairs`")
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
