@@ -124,7 +124,7 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
 
     rules, policy = config.pair_rules(), config.policy()
     decided = Decided(found, decide(found, rules, policy))
-    yield "pairs", (pairs := steps.run("pairs", decided, stages["pairs"], rows_per_block=16, parents=[found],
+    yield "pairs", (pairs := steps.run("pairs", decided, stages["pairs"], rows_per_block=64, parents=[found],
                                        settings=[rules, policy], rules=rules, policy=policy, made_by=compared))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(RECIPE), pairs.batches()),
                                   parents=[pairs], settings=RECIPE)
