@@ -75,7 +75,7 @@ class EncodeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedVisual:
-    """`latent` bfloat16 `[C, T, Y, X]`, `vit` bfloat16 `[tokens, V]`, `grid` `(t, h, w)` patches; None = not asked for."""
+    """`latent` `[C, T, Y, X]`, `vit` `[tokens, V]`, both bfloat16; `grid` `(t, h, w)` patches. None = not asked for."""
 
     kind: str
     is_target: bool
@@ -272,7 +272,8 @@ def part(model: ModelFolder, name: str) -> Part:
     names = {new: key for key, new in new_keys(planner.entries).items()}
     prefix = "mllm.model.visual."
     entries = {new.removeprefix(prefix): planner.entries[key] for new, key in names.items() if new.startswith(prefix)}
-    return replace(planner, name="vision", config=planner.config["mllm"], entries=entries, make=_make_vision, rename=None)
+    return replace(planner, name="vision", config=planner.config["mllm"], entries=entries, make=_make_vision,
+                   rename=None)
 
 
 def _make_vision(config: dict):

@@ -44,7 +44,7 @@ class EncodeSamples:
             try:
                 values, features = self._encode(row)
             except (MediaError, BackendError) as error:
-                values, features = dict.fromkeys((f.name for f in ADDED)), []
+                values, features = dict.fromkeys(f.name for f in ADDED), []
                 issues.append([f"EncodeSamples: {error}"])
             else:
                 issues.append([])

@@ -121,8 +121,8 @@ class FeatureReader:
             raise ManifestError(f"a feature has the dtype {entry['dtype']!r}; known: {', '.join(DTYPES)}")
         raw = self._raw(entry["file"], entry["offset"], entry["num_bytes"])
         if self.verify and zlib.crc32(raw) != entry["crc32"]:
-            raise MediaError(f"{storage.join(self.root, entry['file'])} at {entry['offset']}: the checksum is wrong, the "
-                             "file was changed or damaged; delete it and run `bernini encode` again")
+            raise MediaError(f"{storage.join(self.root, entry['file'])} at {entry['offset']}: the checksum is wrong, "
+                             "the file was changed or damaged; remove it and the manifest's folder and encode again")
         values = np.frombuffer(raw, DTYPES[entry["dtype"]]).copy()
         try:
             return values.reshape(entry["shape"])

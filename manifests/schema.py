@@ -179,7 +179,7 @@ LATENTS = Stop(
         column("visuals", pa.list_(VISUAL), "images and videos in the order of their messages, with their token cost"),
         column("num_text_tokens", pa.int32(), "rows of the text embedding; 0 = none was made", "tokens"),
         column("num_empty_text_tokens", pa.int32(), "rows of the embedding of the system prompt alone", "tokens"),
-        column("num_planner_text_tokens", pa.int32(), "texts in the planner's tokens, without the chat's own", "tokens"),
+        column("num_planner_text_tokens", pa.int32(), "texts in the planner's tokens, without the chat's", "tokens"),
         column("features", pa.list_(FEATURE), "where the tensors lie (manifests/features.py)"),
     ),
 )

@@ -89,7 +89,7 @@ class CostModel:
 
         Where the planner runs, its tokens fill the pack too.
         """
-        rendered = tokens.latent + tokens.text if self.renderer_layers else 0
+        rendered = tokens.latent + tokens.text if self.renderer_layers and tokens.latent else 0
         planned = tokens.vit + tokens.planner_text if self.planner_layers else 0
         return rendered + planned
 

@@ -217,13 +217,14 @@ def _check_encoders(m: Manifest, needs: Sequence[str], expects: Mapping[str, str
             raise ManifestError(f"{m.path} holds no {WORDS[need]} (it was encoded for stage "
                                 f"{m.header['config']['stage']}): run `bernini encode` with a stage that makes them")
         if name in expects and expects[name] != have[name]:
-            raise ManifestError(f"the {WORDS[need]} of {m.path} were made by another {name} encoder ({have[name]}) than "
-                                f"the one in use ({expects[name]}): run `bernini encode` again with this model")
+            raise ManifestError(f"the {WORDS[need]} of {m.path} were made by another {name} encoder ({have[name]}) "
+                                f"than the one in use ({expects[name]}): run `bernini encode` again with this model")
 
 
 def index_path(m: Manifest) -> str:
     """Where the memory-mapped copy of a LATENTS table lies: beside its features."""
-    return storage.join(feature_root(m.path, m.header["feature_folder"]), f"{m.path.rstrip('/').rsplit('/', 1)[-1]}.arrow")
+    name = m.path.rstrip("/").rsplit("/", 1)[-1]
+    return storage.join(feature_root(m.path, m.header["feature_folder"]), f"{name}.arrow")
 
 
 def write_index(m: Manifest) -> str:

@@ -155,8 +155,8 @@ class Loader:
         while True:
             window = self._window(state, self._shape)
             for k in range(state.round, len(window.rounds)):
-                last = k + 1 == len(window.rounds)
-                after = window.following if last else replace(state, round=k + 1, packs=state.packs + k + 1 - state.round)
+                after = replace(state, round=k + 1, packs=state.packs + k + 1 - state.round)
+                after = window.following if k + 1 == len(window.rounds) else after
                 first_rank = self.rank == 0 and k == 0  # what no rank reads is told once
                 yield after, window.rounds[k][self.rank], window.skipped if first_rank else ()
             state = window.following
@@ -296,9 +296,9 @@ class Loader:
         for key, index in self.dataset.members.items():
             looked = self.dataset.order(key, 0)[:most]
             tokens = [t for t in (self._tokens(Entry(int(i), 0), 2**62) for i in looked) if not isinstance(t, str)]
-            mean = (lambda f, tokens=tokens: sum(map(f, tokens)) / max(1, len(tokens)))
             rows.append({"source_name": key[0], "task": key[1], "samples": len(index), "weight": weights.get(key, 0.0),
-                         "mean_tokens": mean(self.cost.num_tokens), "mean_flops": mean(self.cost.flops)})
+                         "mean_tokens": sum(map(self.cost.num_tokens, tokens)) / max(1, len(tokens)),
+                         "mean_flops": sum(map(self.cost.flops, tokens)) / max(1, len(tokens))})
         for share, value in (("token_share", "mean_tokens"), ("flop_share", "mean_flops")):
             total = sum(r["weight"] * r[value] for r in rows) or 1.0
             for r in rows:
