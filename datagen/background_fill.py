@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .flow import DenseFlow, camera_motion, homography_flow, visible, warp
+from .flow import DenseFlow, camera_motion, homography_flow, visible
 from .patch_fill import fill
 from .regions import blend, diffuse, edge_px, feather, grow
 
