@@ -19,6 +19,9 @@ from .patch_fill import fill
 from .regions import blend, diffuse, edge_px, feather, grow
 
 SMALL_PX = 150       # holes too small for patches to be worth their time
+HALO_PX = 8          # beside an object, where flow is not the background's own
+PARALLAX_PX = 1.5    # what the background may move otherwise than the camera says
+NOISE_PX = 0.5       # of flow beside an object; the fitted camera is more exact than that
 TRUST_PX = 2.0       # a known pixel whose flow does not lead home is no source
 
 
@@ -78,13 +81,15 @@ def _completed(flow, hole, seen, camera) -> np.ndarray:
     """Flow whose part in the hole is the camera's plus what remains of it around the hole, smoothed inwards."""
     height, width = hole.shape
     whole = homography_flow(camera, height, width)
-    known = seen & ~grow(hole, 3)
     rest = flow - whole
-    known &= np.abs(rest).max(axis=2) < 0.05 * width  # other moving things are not the background
+    # The flow beside the object is drawn along by it, and other moving things are not the background.
+    known = seen & ~grow(hole, HALO_PX)
+    known &= np.abs(rest).max(axis=2) < PARALLAX_PX + 0.3 * np.abs(whole).max(axis=2)
     size = (max(1, width // 4), max(1, height // 4))
     share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(rest * known[..., None], size, interpolation=cv2.INTER_AREA)
     small = diffuse(small / np.maximum(share, 1e-3)[..., None], share > 0.5) if (share > 0.5).any() else small * 0
+    small = np.sign(small) * np.maximum(np.abs(small) - NOISE_PX, 0)
     smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     matte = feather(hole, 4)[..., None]
     return (flow * (1 - matte) + (whole + smooth) * matte).astype(np.float32)

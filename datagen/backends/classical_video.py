@@ -48,6 +48,8 @@ class ClassicalVideoEditor:
         check_clip(frames)
         if first_frame is not None:
             masks = request.mask if request.mask is not None and request.mask.ndim == 3 else None
+            if request.kind == "remove" and masks is not None:
+                return self._removed_like(frames, tracked(frames, request), first_frame, request.seed)
             return propagate(frames, first_frame, masks=masks, flow=self.flow, seed=request.seed)
         if request.kind not in KINDS:
             raise BackendError(f"the classical editor has no edit {request.kind!r} of a clip; known: "
@@ -61,6 +63,13 @@ class ClassicalVideoEditor:
 
     def _remove(self, frames: np.ndarray, request: EditRequest) -> np.ndarray:
         return fill_background(frames, tracked(frames, request), seed=request.seed, flow=self.flow)
+
+    def _removed_like(self, frames, masks, first_frame, seed: int) -> np.ndarray:
+        """What a given first frame shows behind the object belongs to the background, not to the object's motion."""
+        if first_frame.shape != frames.shape[1:]:
+            raise BackendError(f"the edited first frame is {first_frame.shape} and the clip's {frames.shape[1:]}")
+        shown = np.concatenate([first_frame[None], frames[1:]])
+        return fill_background(shown, np.concatenate([masks[:1] & False, masks[1:]]), seed=seed, flow=self.flow)
 
     def _insert(self, frames: np.ndarray, request: EditRequest) -> np.ndarray:
         """Put into the first frame, then carried: it sticks to the scene and is covered by what passes before it."""
