@@ -16,9 +16,8 @@ from manifests.errors import BackendError, ConfigError
 from ..regions import blend, edge_px, feather, grow, masks_of
 from . import EditRequest
 from .diffusers_load import generator, load_pipeline
-from .sizes import WorkSize, as_uint8
+from .sizes import MEGAPIXEL, WorkSize, as_uint8
 
-MEGAPIXEL = 1024 * 1024
 INPAINTERS = ("StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline", "FluxFillPipeline",
               "QwenImageEditInpaintPipeline", "FluxKontextInpaintPipeline")
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from manifests.errors import BackendError
 
+MEGAPIXEL = 1024 * 1024  # the area that open image editors are trained at
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkSize:

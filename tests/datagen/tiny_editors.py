@@ -72,8 +72,9 @@ def qwen_image_edit(folder: Path) -> Path:
                            fullatt_block_indexes=[0]),
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"])
-    tokenizer = transformers.Qwen2Tokenizer(tokenizer_object=None, **_byte_vocabulary())
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL, "pad_token": SPECIAL[1]})
+    tokenizer = transformers.Qwen2Tokenizer(vocab=_byte_vocabulary() | ids, merges=[], unk_token=None,
+                                            eos_token=SPECIAL[1], pad_token=SPECIAL[1],
+                                            additional_special_tokens=SPECIAL)
     pictures = transformers.Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=112 * 112)
     processor = transformers.Qwen2VLProcessor(image_processor=pictures, tokenizer=tokenizer,
                                               video_processor=transformers.Qwen2VLVideoProcessor())
@@ -90,11 +91,10 @@ def qwen_image_edit(folder: Path) -> Path:
     return folder
 
 
-def _byte_vocabulary() -> dict:
+def _byte_vocabulary() -> dict[str, int]:
     from tokenizers import pre_tokenizers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    return {"vocab": {c: i for i, c in enumerate(alphabet)}, "merges": []}
+    return {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 
 
 def wan_vace(folder: Path) -> Path:
