@@ -72,8 +72,9 @@ def _background_flows(frames, holes, flow: DenseFlow) -> tuple[list[np.ndarray],
         camera = camera_motion(frames[t], frames[t + 1], holes[t])
         pair = flow(frames[t], frames[t + 1]), flow(frames[t + 1], frames[t])
         seen = visible(*pair), visible(*pair[::-1])
-        there.append(_completed(pair[0], holes[t], seen[0], camera))
-        back.append(_completed(pair[1], holes[t + 1], seen[1], np.linalg.inv(camera)))
+        hidden = holes[t] | holes[t + 1]  # what only one of the two shows has no flow of its own
+        there.append(_completed(pair[0], hidden, seen[0], camera))
+        back.append(_completed(pair[1], hidden, seen[1], np.linalg.inv(camera)))
     return there, back
 
 

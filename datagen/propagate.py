@@ -24,6 +24,7 @@ from .regions import blend, changed, edge_px, feather, soft_matte
 
 KEEPS_STRUCTURE = 0.75   # correlation of fine luminance before and after, above which a difference is carried
 SAME_PX = 36.0           # of 255: a pixel that differs more from what flow says is another surface
+FAINT = 0.06         # a matte below this is noise of the flow, above 1 less this it is whole
 NUM_VOTES = 1200         # pixels of the neighbourhood that are asked about an unseen one
 VOTE_PX, VOTE_LAB = 0.06, 9.0  # how near (of the diagonal) and how alike (Lab) a voter must be
 
@@ -102,7 +103,8 @@ class _Carrier:
 
     def apply(self, frame: np.ndarray, layer: _Layer) -> np.ndarray:
         above = layer.content + frame if self.is_difference else layer.content * self._gain(frame, layer.matte)
-        return blend(frame, np.clip(above, 0, 255), layer.matte)
+        matte = np.clip((layer.matte - FAINT) / (1 - 2 * FAINT), 0, 1)
+        return blend(frame, np.clip(above, 0, 255), matte)
 
     def _anchored(self, chained: np.ndarray, picture: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Of the corrected chain and the direct flow, at every pixel the one that explains the picture better."""

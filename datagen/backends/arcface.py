@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
 
 from manifests.errors import BackendError, ConfigError
 from manifests.media import fit
@@ -23,6 +24,7 @@ SIZE = 112
 # Eyes, nose and corners of the mouth in the 112 x 112 crop that ArcFace is trained on.
 TEMPLATE = np.float32([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
                        (70.7299, 92.2041)])
+UNUSABLE = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf)  # they share no public base
 LONG_PX = 960        # long side in which faces are searched
 LARGEST = 8          # faces of one picture that are embedded
 
@@ -107,7 +109,7 @@ def _session(model: str, device: str, threads: int) -> onnxruntime.InferenceSess
         raise ConfigError(f"onnxruntime has no {missing[0]} here; install onnxruntime-gpu or give device='cpu'")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=providers)
-    except Exception as error:  # noqa: BLE001 - the package's own exceptions share no public base
+    except UNUSABLE as error:
         raise BackendError(f"cannot load an ONNX model from {model!r}: {str(error)[:300]}") from None
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or list(inputs[0].shape[1:]) != [3, SIZE, SIZE] or len(outputs) < 1:
