@@ -20,8 +20,8 @@ instruction that turns the source into the target: what is added, taken away, mo
 the picture, and how it looks afterwards. Speak to an editor ("Move the pan onto the stove and ...").
 Leave out what is the same in both, and name only what the pictures show.
 """
-SIDES = (View(label="source", path="source_path", times="source_time_s"),
-         View(label="target", path="target_path", times="target_time_s"))
+SIDES = (View(label="source", path="source_path", moment="source_time_s"),
+         View(label="target", path="target_path", moment="target_time_s"))
 
 
 def measure(row: Mapping[str, object]) -> dict:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,12 +19,12 @@ from tqdm import tqdm
 
 from . import storage
 from .errors import InputError, MediaError
-from .media import Frame, VideoReader, fit
+from .media import VideoReader, fit
+from .spans import frames_at
 
 NUM_FRAMES = 10        # spread over the whole clip; equal for all, so that two clips loop in step
 FRAME_MS = 250         # 4 frames a second
 MAX_WIDTH_PX, MIN_WIDTH_PX = 320, 96
-SEEK_GAP_S = 8.0       # a seek costs about half a key-frame distance (often 10 s) of decoding
 PIXELS_PER_BYTE = 13.5  # of ten frames at quality 45, middle of five films of 720p
 SMALL = 0.6            # side of the pictures of rejected rows against the others
 DATA_URI = "data:image/webp;base64,"
@@ -102,28 +101,6 @@ def read_spans(path: str, spans: Sequence[Span], width_px: int) -> Iterator[tupl
             if not left[i]:
                 yield spans[i], images[i]
                 images[i] = []
-
-
-def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
-    """For each ascending time the frame on screen then, `None` behind the end; gaps are skipped."""
-    waiting, held = deque(times_s), None
-    while waiting:
-        if waiting[0] > SEEK_GAP_S:
-            reader.seek(waiting[0])
-        held, jump = None, False
-        for frame in reader:
-            while waiting and frame.time_s > waiting[0] + 1e-6:
-                yield held or frame
-                waiting.popleft()
-                # Looked at only after a frame was found: a seek may land far before its aim.
-                jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
-            held = frame
-            if jump or not waiting:
-                break
-        if not jump:
-            break
-    for time in waiting:
-        yield held if held is not None and time - held.time_s < 1.0 else None
 
 
 def picture_size(size: tuple[int, int], width_px: int) -> tuple[int, int]:

@@ -6,7 +6,8 @@ this, so that a clip is decoded once and streamed, never held by whoever only pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -14,9 +15,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import storage
 from .errors import MediaError
-from .media import VideoReader, fit, read_frames
+from .media import Frame, VideoReader, fit, read_frames
 
 EPSILON_S = 1e-4
+SEEK_GAP_S = 8.0          # a seek costs about half a key-frame distance (often 10 s) of decoding
 MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
 
 
@@ -39,6 +41,28 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
             return
     if num == 0:
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+
+
+def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
+    """For each ascending time the frame on screen then, `None` behind the end; long gaps are skipped. One pass."""
+    waiting, held = deque(times_s), None
+    while waiting:
+        if waiting[0] > SEEK_GAP_S:
+            reader.seek(waiting[0])
+        held, jump = None, False
+        for frame in reader:
+            while waiting and frame.time_s > waiting[0] + 1e-6:
+                yield held or frame
+                waiting.popleft()
+                # Looked at only after a frame was found: a seek may land far before its aim.
+                jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
+            held = frame
+            if jump or not waiting:
+                break
+        if not jump:
+            break
+    for time in waiting:
+        yield held if held is not None and time - held.time_s < 1.0 else None
 
 
 def _inside(path: str, start_s: float, end_s: float) -> Iterator:
