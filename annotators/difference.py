@@ -10,7 +10,8 @@ from manifests.columns import column
 
 from .ask import Annotator, Question
 from .backends import classical
-from .look import both_sides, look
+from .backends.wording import listed
+from .look import both_sides, changed_region, look
 from .parsing import obj, text
 from .pictures import View, see
 
@@ -22,12 +23,34 @@ Leave out what is the same in both, and name only what the pictures show.
 """
 SIDES = (View(label="source", path="source_path", moment="source_time_s"),
          View(label="target", path="target_path", moment="target_time_s"))
+WHOLE = 0.6  # a change of more than this share of the picture is a change of view,
+ALIKE = 0.7  # or of light and colour alone, where the pictures are still laid out alike
 
 
 def measure(row: Mapping[str, object]) -> dict:
-    source, target = (look(see(row, view, long_px=320)[0][1]) for view in SIDES)
+    source, target = (see(row, view, long_px=320)[0][1] for view in SIDES)
     say = classical.Wording(row["pair_id"])
-    return {"instruction": " ".join(classical.background_sentences(both_sides(source, target), say))}
+    told = (_region(changed_region(source, target), say),
+            *classical.background_sentences(both_sides(look(source), look(target)), say))
+    return {"instruction": " ".join(filter(None, told))}
+
+
+def _region(region: dict | None, say: classical.Wording) -> str:
+    """What the largest change is and where; nothing is named, because nothing was recognised."""
+    if region is None:
+        return ""
+    if region["share"] > WHOLE:
+        return "" if region["alike"] > ALIKE else say("region", "Show the scene from another view.", "Change the whole view of the scene.")
+    place = classical.CELLS[3 * min(int(3 * region["y"]), 2) + min(int(3 * region["x"]), 2)]
+    where = f"In the {place}, over {max(1, round(100 * region['share']))} % of the picture"
+    before = [c for c in region["before"] if c not in region["after"]]
+    after = [c for c in region["after"] if c not in region["before"]]
+    if not after:
+        return say("region", f"{where}, let {listed(region['after'])} parts take another shape and place.",
+                   f"{where}, move what is {listed(region['after'])}.")
+    before = before or region["before"]
+    return say("region", f"{where}, replace what is {listed(before)} by something {listed(after)}.",
+               f"{where}, let something {listed(after)} take the place of what is {listed(before)}.")
 
 
 class DescribeDifference(Annotator):
