@@ -40,7 +40,9 @@ def _region(region: dict | None, say: classical.Wording) -> str:
     if region is None:
         return ""
     if region["share"] > WHOLE:
-        return "" if region["alike"] > ALIKE else say("region", "Show the scene from another view.", "Change the whole view of the scene.")
+        if region["alike"] > ALIKE:
+            return ""
+        return say("region", "Show the scene from another view.", "Change the whole view of the scene.")
     place = classical.CELLS[3 * min(int(3 * region["y"]), 2) + min(int(3 * region["x"]), 2)]
     where = f"In the {place}, over {max(1, round(100 * region['share']))} % of the picture"
     before = [c for c in region["before"] if c not in region["after"]]
