@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from manifests.archives import Shelf
 from manifests.columns import column, map_rows
 from manifests.errors import MediaError
 from manifests.media import VideoReader, fit
 from manifests.media_store import MediaStore
+from manifests.schema import DOCUMENTS
 from manifests.spans import frames_at
 
 S, F = pa.string(), pa.float64()
@@ -62,6 +64,37 @@ class StoreKeyFrames:
         stored = self._store.frames([(row["path"], t) for row in rows for t in row["key_times_s"]])
         return map_rows(table, self, lambda row: {
             "images": [opened(stored, row["path"], t) for t in row["key_times_s"]]})
+
+
+class StoreWebPictures:
+    """Web DOCUMENTS with `picture_reasons` → `order` and `images` without the pictures that are left out.
+
+    Members of archives are written to the `MediaStore`; files below `image_root` stay where they are.
+    """
+
+    reads = ("order", "images", "image_keys", "picture_reasons")
+    adds = tuple(f for f in DOCUMENTS.fields if f.name in ("order", "images"))
+
+    def __init__(self, image_root: str, media_root: str):
+        self._shelf, self._media = Shelf(image_root), MediaStore(media_root)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return map_rows(table, self, self._store)
+
+    def _store(self, row: dict) -> dict:
+        kept = [reason is None for reason in row["picture_reasons"]]
+        number, order = iter(kept), []
+        for kind in row["order"]:
+            if kind == "text" or next(number):
+                order.append(kind)
+        return {"order": order, "images": [self._path(name, key) for name, key, keep in zip(
+            row["images"], row["image_keys"], kept, strict=True) if keep]}
+
+    def _path(self, name: str, key: str | None) -> str:
+        place = self._shelf.find(name, key)
+        if "::" not in place:
+            return place
+        return self._media.image(self._shelf.read(place), kind="png" if place.lower().endswith(".png") else "jpg")
 
 
 Stored = dict[tuple[str, float | None], str | MediaError]

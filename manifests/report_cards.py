@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ class Pictures:
 def card(row: dict, manifest: Manifest, pictures: Pictures) -> str:
     media = list(media_of(row, manifest))
     spans = [span for _, _, span in media if span]
-    names = list(dict.fromkeys(base_name(path) for _, path, _ in media if path)) or ["no media named"]
+    names = list(dict.fromkeys(_short(base_name(path)) for _, path, _ in media if path)) or ["no media named"]
     sort = {"similarity": row.get(similarity_of(row)), "duration": sum(s.end_s - s.start_s for s in spans if s.is_clip),
             "video": " ".join(names)}
     data = "".join(f' data-{k}="{esc(f"{v:.6g}" if isinstance(v, float) else v)}"' for k, v in sort.items()
@@ -51,6 +52,11 @@ def card(row: dict, manifest: Manifest, pictures: Pictures) -> str:
             f'{esc(" → ".join(names), 200)}</h3>{_badges(row)}</header>'
             f'<div class="clips n{min(len(media), 2)}">{figures}</div>{_dropped(row)}{_prompts(row)}{_issues(row)}'
             f"{_measures(row, manifest)}</article>")
+
+
+def _short(name: str) -> str:
+    """Names that are a hash of the content say nothing: eight digits tell them apart."""
+    return re.sub(r"^([0-9a-f]{8})[0-9a-f]{24}(?=\.)", r"\1…", name)
 
 
 def _paths(media: Sequence[tuple]) -> list[str]:

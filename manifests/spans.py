@@ -95,9 +95,18 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
     """`(height, width, 3)` uint8 RGB of a picture file, turned as its EXIF tag says. Raises `MediaError`."""
     try:
         filesystem, inner = storage.resolve(path)
-        with filesystem.open_input_file(inner) as file, Image.open(file) as image:
+        with filesystem.open_input_file(inner) as file:
+            return decode_image(file, path, long_px=long_px)
+    except OSError as error:
+        raise MediaError(f"cannot read the picture {path}: {error}") from None
+
+
+def decode_image(file, name: str, *, long_px: int | None = None) -> np.ndarray:
+    """The same of an open binary stream; `name` is for messages."""
+    try:
+        with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise MediaError(f"{path} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
+                raise MediaError(f"{name} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
                                  "are not read")
             image = ImageOps.exif_transpose(image)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # on white, as a browser shows it
@@ -105,7 +114,7 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"cannot read the picture {path}: {error}") from None
+        raise MediaError(f"cannot read the picture {name}: {error}") from None
     if long_px and max(image.size) > long_px:
         image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -82,11 +82,12 @@ def find_frames(steps: Steps, videos: Manifest) -> Manifest:
 class Planned:
     """Rows that cheap arithmetic makes of a manifest's rows, as the source of a run."""
 
-    def __init__(self, manifest: Manifest, make: Callable[[pa.Table], pa.Table], schema: pa.Schema):
-        self._manifest, self._make, self.schema = manifest, make, schema
+    def __init__(self, manifest: Manifest, make: Callable[[pa.Table], pa.Table], schema: pa.Schema, *,
+                 batches: Callable[[Manifest], Iterator[pa.Table]] = Manifest.batches):
+        self._manifest, self._make, self.schema, self._batches = manifest, make, schema, batches
         self.num_rows = sum(batch.num_rows for batch in self.batches())
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        for batch in self._manifest.batches():
+        for batch in self._batches(self._manifest):
             made = self._make(batch)
             yield made if columns is None else made.select(list(columns))
