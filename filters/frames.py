@@ -25,6 +25,8 @@ from .sharpness import sharpness_of
 
 WORK_SHORT_PX = 384  # the largest input of the usual CLIP models
 SHARPNESS = column("sharpness", pa.float32(), "variance of the Laplacian at 480p", "luma squared")
+DARK = column("dark_area", pa.float32(), "share of the pixels that are nearly black")
+DARK_LUMA = 24  # video black is 16, and compression adds a little
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,11 @@ class Picture:
 
     rgb: np.ndarray
     sharpness: float
+    dark_area: float
 
 
 class MeasureFrames:
-    """FRAMES → the same with `sharpness`, `neighbour_…` and `frame_embedding`.
+    """FRAMES → the same with `sharpness`, `dark_area`, `neighbour_…` and `frame_embedding`.
 
     `embedder`, `batch_size` and further options go to `EmbedFrame`. A frame that a decoder had to
     conceal counts as unreadable.
@@ -51,7 +54,7 @@ class MeasureFrames:
 
     @classmethod
     def contract(cls, **_: object) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
-        return cls.reads, (SHARPNESS, *CompareFrames.adds, EMBEDDING)
+        return cls.reads, (SHARPNESS, DARK, *CompareFrames.adds, EMBEDDING)
 
     @classmethod
     def owners(cls, embedder: str = "classical", batch_size: int = 32, **options: object) -> dict[str, dict]:
@@ -76,7 +79,7 @@ class MeasureFrames:
             compared = self._compare(before.rgb, picture.rgb) if isinstance(before, Picture) and \
                 row["neighbour_s"] is not None else {}
             prepared[-1] = self._embed.prepare(picture.rgb)
-            return {SHARPNESS.name: picture.sharpness, **compared}
+            return {SHARPNESS.name: picture.sharpness, DARK.name: picture.dark_area, **compared}
 
         table = map_rows(table, self, measure)
         embedded = iter(self._embed.finish([p for p in prepared if p is not None]))
@@ -110,11 +113,15 @@ def _of_frame(frame, path: str, time_s: float) -> Picture | MediaError:
     if not frame.clean:
         return MediaError(f"the frame of {path} at {time_s:.3f} s is damaged")
     work = frame.bgr(fit(frame.shown_size, short_px=WORK_SHORT_PX))[..., ::-1]
-    return Picture(np.ascontiguousarray(work), sharpness_of(
-        np.ascontiguousarray(frame.luma(fit(frame.shown_size, short_px=DETAIL_SHORT_PX)))))
+    return _measured(work, frame.luma(fit(frame.shown_size, short_px=DETAIL_SHORT_PX)))
 
 
 def _picture(rgb: np.ndarray) -> Picture:
     size = rgb.shape[1::-1]
     luma = shrink(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), fit(size, short_px=DETAIL_SHORT_PX))
-    return Picture(shrink(rgb, fit(size, short_px=WORK_SHORT_PX)), sharpness_of(luma))
+    return _measured(shrink(rgb, fit(size, short_px=WORK_SHORT_PX)), luma)
+
+
+def _measured(work: np.ndarray, luma: np.ndarray) -> Picture:
+    work, luma = (np.ascontiguousarray(image) for image in (work, luma))
+    return Picture(work, sharpness_of(luma), float((luma <= DARK_LUMA).mean()))

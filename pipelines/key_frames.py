@@ -37,6 +37,8 @@ class FrameConfig(ClipConfig):
     """Largest share of that motion that growing or shrinking explains: a zoom shows nothing new."""
     min_frame_sharpness: float = 20.0
     """Variance of the Laplacian at 480p; a frame below it is blurred."""
+    max_frame_dark: float = 0.9
+    """Largest share of nearly black pixels: fades, and titles on black."""
     frame_embedder: str = "classical"
     """classical (no weights) or open_clip (the paper's CLIP)."""
     frame_embedder_model: str = "ViT-L-14"
@@ -55,6 +57,7 @@ class FrameConfig(ClipConfig):
             Rule(column="width", min=self.min_side_px, why="the trainer's smallest side"),
             Rule(column="height", min=self.min_side_px, why="the trainer's smallest side"),
             Rule(column="sharpness", min=self.min_frame_sharpness, why="paper: blur detection"),
+            Rule(column="dark_area", max=self.max_frame_dark, why="nothing to see"),
             Rule(column="neighbour_motion", min=self.min_frame_motion, optional=True, why="paper: low motion"),
             Rule(column="neighbour_scaling", max=self.max_frame_scaling, optional=True, why="paper: scaling-dominated"),
             Rule(column="frame_embedding", why="without it nothing can be compared"),
