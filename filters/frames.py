@@ -118,7 +118,8 @@ def _of_frame(frame, path: str, time_s: float) -> Picture | MediaError:
 
 def _picture(rgb: np.ndarray) -> Picture:
     size = rgb.shape[1::-1]
-    luma = shrink(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), fit(size, short_px=DETAIL_SHORT_PX))
+    grey = shrink(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), fit(size, short_px=DETAIL_SHORT_PX))
+    luma = cv2.convertScaleAbs(grey, alpha=219 / 255, beta=16)  # video's range, so that numbers mean the same
     return _measured(shrink(rgb, fit(size, short_px=WORK_SHORT_PX)), luma)
 
 

@@ -8,6 +8,7 @@ Checkpoints are read as safetensors or with `weights_only`.
 from __future__ import annotations
 
 import os
+from pickle import UnpicklingError
 
 import numpy as np
 import open_clip
@@ -28,7 +29,7 @@ class OpenClipEmbedder:
             self._model, self._preprocess = open_clip.create_model_from_pretrained(
                 f"local-dir:{model}" if folder else model, pretrained=None if folder else weights or None,
                 precision="fp16" if name == "cuda" else "fp32", device=name)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
             raise BackendError(f"cannot load an open_clip model from {model!r}: {error}. Give a folder that holds "
                                "open_clip_config.json and the weights with --frame-embedder-model") from None
         self._model.eval()
