@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -38,8 +39,9 @@ class WebDocuments:
 
     schema = pa.schema([*DOCUMENTS.fields, IMAGE_KEYS, *ACCOUNT])
 
-    def __init__(self, source: str):
-        self.root, self.names = _lists(source)
+    def __init__(self, source: str, *, leave_out: str = ""):
+        """`leave_out` is an output folder that may lie inside the input folder."""
+        self.root, self.names = _lists(source, leave_out)
         self.num_rows = sum(batch.num_rows for batch in self.batches(["document_id"]))
 
     def fingerprint(self) -> list:
@@ -67,14 +69,23 @@ class WebDocuments:
         return table if columns is None else table.select(list(columns))
 
 
-def _lists(source: str) -> tuple[str, list[str]]:
+def files_below(folder: str, leave_out: str = "") -> list[tuple[str, int]]:
+    """`(name, bytes)` of all files below a folder, but for those of an output folder inside it."""
+    files = storage.list_files(folder, recursive=True)
+    if not leave_out or storage.is_uri(folder) or storage.is_uri(leave_out):
+        return files
+    inside = os.path.relpath(os.path.realpath(leave_out), os.path.realpath(folder)) + os.sep
+    return [file for file in files if not file[0].startswith(inside)]
+
+
+def _lists(source: str, leave_out: str) -> tuple[str, list[str]]:
     """`(folder, names of the lists in it)`."""
     if source.lower().endswith(ENDINGS):
         if not storage.exists(source):
             raise InputError(f"the list {source} does not exist")
         root, _, name = source.rpartition("/")
         return root or ".", [name]
-    names = [name for name, _ in storage.list_files(source, recursive=True) if name.lower().endswith(ENDINGS)]
+    names = [name for name, _ in files_below(source, leave_out) if name.lower().endswith(ENDINGS)]
     if not names:
         raise InputError(f"{source} holds no {' or '.join(ENDINGS)} list of documents")
     return source, names

@@ -121,8 +121,7 @@ class Shelf:
 
 
 def _open(path: str):
-    if not storage.is_uri(path):
-        return open(path, "rb")
+    """Arrow's files close themselves; archives stay open as long as their shelf."""
     filesystem, inner = storage.resolve(path)
     return filesystem.open_input_file(inner)
 

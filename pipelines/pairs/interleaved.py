@@ -12,17 +12,15 @@ Questions need a served model; without one only `interleaved` samples are made.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from datagen.build_documents import BuildDocuments
-from datagen.documents import ChooseKeyFrames, WebDocuments
+from datagen.documents import ChooseKeyFrames, WebDocuments, files_below
 from filters.balance import rank_within
 from filters.rules import Decisions, Rule
-from manifests import storage
 from manifests.errors import ConfigError
 from manifests.ids import order_key
 from manifests.manifest import Manifest
@@ -155,24 +153,16 @@ def _films(config: Config) -> Iterator[tuple[str, Manifest]]:
 
 def _web(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages, rules = Steps(config, RECIPE), build(config), config.document_rules()
-    listed = WebDocuments(config.input)
+    listed = WebDocuments(config.input, leave_out=config.output)
+    pictures = files_below(config.image_root, config.output)
     yield "measured", (measured := steps.run("documents", listed, stages["measured"], rows_per_block=16,
-                                             sources=[listed.fingerprint(), picture_files(config)]))
+                                             sources=[listed.fingerprint(), pictures]))
     decisions = decide(measured, rules)
     drop_copies(measured, decisions, config.seed)
     yield "documents", (documents := steps.run(
         "documents", Decided(measured, decisions), stages["documents"], rows_per_block=16, parents=[measured],
         settings=[rules, config.seed], rules=rules))
     yield from _samples(steps, documents)
-
-
-def picture_files(config: Config) -> list[tuple[str, int]]:
-    """Names and sizes below the pictures' folder, without what the run itself writes."""
-    files = storage.list_files(config.image_root, recursive=True)
-    if storage.is_uri(config.image_root) or storage.is_uri(config.output):
-        return files
-    inside = os.path.relpath(os.path.realpath(config.output), os.path.realpath(config.image_root)) + os.sep
-    return [file for file in files if not file[0].startswith(inside)]
 
 
 def _samples(steps: Steps, documents: Manifest) -> Iterator[tuple[str, Manifest]]:
