@@ -23,7 +23,8 @@ class Rule:
 
     A value that could not be measured (null) fails: the row is dropped as
     "failed: <column> was not measured". `failure` marks rules whose breach is a failure of the
-    file and not a decision about it; the reason is then "failed: <value>".
+    file and not a decision about it; the reason is then "failed: <value>". With `optional` a
+    null passes: the measure does not apply to every row (a picture has no frame before it).
     """
 
     column: str
@@ -31,6 +32,7 @@ class Rule:
     max: float | None = None
     allowed: tuple[str, ...] = ()
     failure: bool = False
+    optional: bool = False
     why: str = ""
 
     def __post_init__(self):
@@ -55,6 +57,8 @@ class Rule:
         if self.max is not None:
             result = pc.if_else(pc.fill_null(pc.greater(values, self.max), False),
                                 f"{self.column}>{self.max:g}", result)
+        if self.optional:
+            return result
         return pc.if_else(pc.is_null(values), f"{FAILED}{self.column} was not measured", result)
 
 

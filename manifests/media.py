@@ -267,19 +267,24 @@ def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, deco
     if decoder != "pyav":
         raise ConfigError(f"no decoder {decoder!r}; known: pyav, torchcodec")
     wanted, images, held = list(times_s), [], None
+
+    def small() -> np.ndarray:  # only frames that are asked for are converted
+        return held.bgr(fit(held.shown_size, long_px=long_px))[..., ::-1]
+
     with VideoReader(path) as reader:
         if wanted and wanted[0] > 1.0:
             reader.seek(wanted[0])
         for frame in reader:
             while wanted and held is not None and frame.time_s > wanted[0] + 1e-6:
-                images.append(held)
+                images.append(small())
                 wanted.pop(0)
             if not wanted:
                 break
-            held = frame.bgr(fit(frame.shown_size, long_px=long_px))[..., ::-1]
-    if held is None:
-        raise MediaError(f"no frame could be decoded from {path}")
-    return np.stack(images + [held] * len(wanted)) if images or wanted else np.empty((0, *held.shape), np.uint8)
+            held = frame
+        if held is None:
+            raise MediaError(f"no frame could be decoded from {path}")
+        images += [small()] * len(wanted)
+        return np.stack(images) if images else np.empty((0, *small().shape), np.uint8)
 
 
 def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:

@@ -2,4 +2,6 @@
 
 PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
+    "image-pairs": "pipelines.pairs.image_pairs",
+    "interleaved": "pipelines.pairs.interleaved",
 }
