@@ -11,6 +11,10 @@ from pkgutil import resolve_name
 COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
+    "measure": ("pipelines.measure:main", "add further measures to the rows of a manifest", "make"),
+    "dedupe": ("pipelines.dedupe:main", "near-duplicates of a whole corpus: groups, and the one to keep", "make"),
+    "import": ("pipelines.datasets.command:main", "open data sets and pairs of your own as pairs and samples", "make"),
+    "mix": ("pipelines.mix:main", "weights of a training stage's mixture, and what it will draw", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
@@ -29,7 +33,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check"}  # they parse their words themselves
+              "serve-check", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
