@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from manifests.columns import column
 from manifests.frames import ClipFrames
-from manifests.media import shrink
 
 NUM_BITS = 256
 NUM_FRAMES = 4
@@ -35,7 +34,8 @@ class HashPictures:
 
 def _signs(bgr: np.ndarray, side: int) -> np.ndarray:
     """`(side * side,)` bool: low DCT coefficients above their median. A flat picture gives zeros."""
-    grey = cv2.cvtColor(shrink(bgr, (32, 32)), cv2.COLOR_BGR2GRAY).astype(np.float32)
+    luma = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    grey = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA)
     low = cv2.dct(grey)[:side, :side].ravel()
     low[0] = 0.0  # brightness is no feature
     low[np.abs(low) < 1e-3] = 0.0

@@ -22,7 +22,8 @@ class Rule:
     """Keeps rows whose `column` lies in [min, max], or is one of `allowed`, or is there at all.
 
     A value that could not be measured (null) fails: the row is dropped as
-    "failed: <column> was not measured". `failure` marks rules whose breach is a failure of the
+    "failed: <column> was not measured", unless `null_passes` (measures that are null where nothing
+    was found, such as the similarity to a duplicate). `failure` marks rules whose breach is a failure of the
     file and not a decision about it; the reason is then "failed: <value>".
     """
 
@@ -31,6 +32,7 @@ class Rule:
     max: float | None = None
     allowed: tuple[str, ...] = ()
     failure: bool = False
+    null_passes: bool = False
     why: str = ""
 
     def __post_init__(self):
@@ -47,7 +49,8 @@ class Rule:
             broken = pc.invert(pc.is_in(values, value_set=pa.array(self.allowed)))
             text = pc.binary_join_element_wise(FAILED.rstrip() if self.failure else f"{self.column} is",
                                                pc.fill_null(values, "unknown"), " ")
-            return pc.if_else(pc.fill_null(broken, True), text, result)
+            broken = pc.if_else(pc.is_null(values), not self.null_passes, broken)
+            return pc.if_else(broken, text, result)
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         if self.min is not None:
@@ -55,6 +58,8 @@ class Rule:
         if self.max is not None:
             result = pc.if_else(pc.fill_null(pc.greater(values, self.max), False),
                                 f"{self.column}>{self.max:g}", result)
+        if self.null_passes:
+            return result
         return pc.if_else(pc.is_null(values), f"{FAILED}{self.column} was not measured", result)
 
 

@@ -81,7 +81,8 @@ def call(name: str, argv: list[str]) -> int:
         return 130
 
 
-EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai"}
+EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",
+          "open_clip": "models", "faiss": "dedupe"}
 
 
 def _missing_package(error: ModuleNotFoundError) -> int:
