@@ -24,10 +24,12 @@ from filters.duplicates import COLUMNS, Criterion, Duplicates, find_duplicates, 
 from filters.rules import ApplyRules, Rule
 from manifests import storage
 from manifests.columns import set_column
-from manifests.errors import ConfigError, ManifestError
+from manifests.errors import ConfigError
 from manifests.ids import order_key
 from manifests.manifest import HEADER, Manifest, ManifestWriter, count_drops
 from manifests.provenance import plain, versions
+
+from .sources import Sources
 
 QUALITY = (("width", "height"), ("sharpness",), ("target_sharpness",), ("duration_s",), ("target_duration_s",))
 
@@ -57,46 +59,28 @@ def main(argv: list[str]) -> int:
 def dedupe(config: Config) -> Manifest:
     if storage.exists(storage.join(config.write, HEADER)):
         raise ConfigError(f"{config.write} holds a finished manifest, which never changes: name another folder")
-    sources = [Manifest.open(path) for path in config.manifests]
-    criteria = [Criterion.parse(text) for text in config.by]
-    if not sources or not criteria:
-        raise ConfigError("name at least one manifest and one --by")
-    schema = common_schema(sources, [c.column for c in criteria])
+    sources, criteria = Sources(config.manifests), [Criterion.parse(text) for text in config.by]
+    if not criteria:
+        raise ConfigError("name at least one column with --by, e.g. --by picture_hash")
+    for criterion in criteria:
+        sources.require(criterion.column, "; picture_hash is added by: bernini measure MANIFEST --filters picture_hash")
     with tempfile.TemporaryDirectory(prefix="bernini-dedupe-") as folder:
         vectors = scratch(folder, criteria)
         keys, rank = _read(sources, vectors, config.seed)
         found = find_duplicates(vectors, rank)
-    manifest = _write(config, sources, criteria, schema, keys, found)
+    manifest = _write(config, sources, criteria, keys, found)
     _show(found, manifest)
     return manifest
 
 
-def common_schema(sources: Sequence[Manifest], needed: Sequence[str]) -> pa.Schema:
-    """Columns that all sources have in one type; the rest is left out and named."""
-    stops = {m.stop.name for m in sources}
-    if len(stops) > 1:
-        raise ManifestError(f"the manifests hold {' and '.join(sorted(stops))}: rows of one kind are compared")
-    for m in sources:
-        if missing := [name for name in needed if name not in m.schema.names]:
-            raise ManifestError(f"{m.path} has no column {missing[0]}; picture_hash is added by: bernini measure "
-                                f"{m.path} --filters picture_hash --output OUT")
-    schemas = [m.schema for m in sources]
-    fields = [f for f in schemas[0] if all(f.name in s.names and s.field(f.name).type == f.type for s in schemas)]
-    left_out = sorted({name for s in schemas for name in s.names} - {f.name for f in fields})
-    if left_out:
-        print(f"note: columns that not all manifests have are left out: {', '.join(left_out)}")
-    return pa.schema(fields)
-
-
-def _read(sources: Sequence[Manifest], vectors: list, seed: int) -> tuple[pa.Array, np.ndarray]:
+def _read(sources: Sources, vectors: list, seed: int) -> tuple[pa.Array, np.ndarray]:
     """Vectors into their files; the keys of all rows and their rank by quality."""
-    stop = sources[0].stop
-    names = set.intersection(*(set(m.schema.names) for m in sources))
-    qualities = [group for group in QUALITY if set(group) <= names]
+    stop = sources.stop
+    qualities = [group for group in QUALITY if set(group) <= set(sources.schema.names)]
     keys: list[pa.Array] = []
     values: list[list[np.ndarray]] = [[] for _ in qualities]
     columns = [stop.key, "drop_reason", *(v.criterion.column for v in vectors), *(c for g in qualities for c in g)]
-    for batch in (b for m in sources for b in m.batches(list(dict.fromkeys(columns)))):
+    for batch in sources.batches(list(dict.fromkeys(columns))):
         keys.append(batch[stop.key].combine_chunks())
         dropped = pc.is_valid(batch["drop_reason"])
         for stored in vectors:
@@ -107,8 +91,7 @@ def _read(sources: Sequence[Manifest], vectors: list, seed: int) -> tuple[pa.Arr
     for stored in vectors:
         stored.close()
     all_keys = pa.concat_arrays(keys) if keys else pa.array([], pa.string())
-    if repeated := len(all_keys) - pc.count_distinct(all_keys).as_py():
-        raise ManifestError(f"the manifests share {repeated} rows (equal {stop.key}): name each manifest once")
+    sources.check_keys(all_keys)
     ranks = quality_rank([np.concatenate(parts) for parts in values], order_key(all_keys, seed))
     return all_keys, ranks
 
@@ -117,26 +100,25 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy()
 
 
-def _write(config: Config, sources: Sequence[Manifest], criteria: Sequence[Criterion], schema: pa.Schema,
+def _write(config: Config, sources: Sources, criteria: Sequence[Criterion],
            keys: pa.Array, found: Duplicates) -> Manifest:
     rules = (Rule(column="duplicate_similarity", max=config.drop_above, null_passes=True,
                   why="one of several that show the same"),)
     decide = ApplyRules(rules)
-    full = pa.schema([*(f for f in schema if f.name not in {c.name for c in COLUMNS}), *COLUMNS])
+    full = pa.schema([*(f for f in sources.schema if f.name not in {c.name for c in COLUMNS}), *COLUMNS])
     made_by = {c.name: {"op": "filters.duplicates:find_duplicates", "by": list(config.by)} for c in COLUMNS}
-    owners = {k: v for m in sources for k, v in (m.header.get("owners") or {}).items()}
-    with ManifestWriter(config.write, sources[0].stop, full) as writer:
-        for table in _marked(sources, schema, criteria, keys, found):
+    with ManifestWriter(config.write, sources.stop, full) as writer:
+        for table in _marked(sources, criteria, keys, found):
             writer.append(decide(table))
-        return writer.commit(name="dedupe", row=sources[0].stop.row, parents=[m.path for m in sources],
+        return writer.commit(name="dedupe", row=sources.stop.row, parents=[m.path for m in sources.manifests],
                              config=plain(config), rules=plain(rules), policy=plain(criteria),
-                             owners=owners | made_by, versions=versions())
+                             owners=sources.owners | made_by, versions=versions())
 
 
-def _marked(sources: Sequence[Manifest], schema: pa.Schema, criteria: Sequence[Criterion], keys: pa.Array,
+def _marked(sources: Sources, criteria: Sequence[Criterion], keys: pa.Array,
             found: Duplicates) -> Iterator[pa.Table]:
     start, grouped, names = 0, found.grouped, pa.array([c.column for c in criteria])
-    for batch in (b for m in sources for b in m.batches(schema.names)):
+    for batch in sources.batches():
         part = slice(start, start + batch.num_rows)
         copies = found.by[part] >= 0
         stands_for = keys.take(pa.array(found.kept[part]))
