@@ -78,8 +78,9 @@ def make_clips(folder: str, num: int) -> str:
                 data += 0.2 * np.random.default_rng(num + start).standard_normal(data.shape, np.float32)
             data /= np.linalg.norm(data, axis=1, keepdims=True)
             ids = pa.array([make_id("clip", n) for n in range(start, start + size)])
+            side = pa.array(np.full(size, 720, np.int32))
             columns = {"clip_id": ids, "video_id": ids, "path": pa.array([f"/data/{n}.mp4" for n in range(size)]),
-                       "width": pa.array(np.full(size, 1280, np.int32)), "height": pa.array(np.full(size, 720, np.int32)),
+                       "width": side, "height": side,
                        "sharpness": pa.array(np.abs(data[:, 0]) * 1e3), "video_embedding": pa.ListArray.from_arrays(
                            pa.array(np.arange(0, size * DIM + 1, DIM, dtype=np.int32)), pa.array(data.ravel()))}
             writer.append(pa.table([columns[f.name] if f.name in columns else pa.nulls(size, f.type) for f in schema],
@@ -137,7 +138,7 @@ out = f"{{sum(drops.values()):,}} of {int(num * COPIES):,} copies"
 
 def scan_share(film: str) -> list[dict]:
     """CPU of the new measures against that of the whole first scan of the sample film."""
-    code = """
+    code = f"""
 import glob, time
 import pyarrow as pa
 from manifests.schema import VIDEOS
@@ -149,25 +150,26 @@ spent = {{}}
 def timed(name, cls):
     call = cls.__call__
     def run(self, clip):
-        begin = time.process_time()
+        since = time.process_time()
         try:
             return call(self, clip)
         finally:
-            spent[name] = spent.get(name, 0.0) + time.process_time() - begin
+            spent[name] = spent.get(name, 0.0) + time.process_time() - since
     cls.__call__ = run
 from filters.letterbox import MeasureLetterbox
 from filters.overlay_text import MeasureOverlayText
 from filters.picture_hash import HashPictures
-for name, cls in (("letterbox", MeasureLetterbox), ("overlay_text", MeasureOverlayText), ("picture_hash", HashPictures)):
-    timed(name, cls)
+timed("letterbox", MeasureLetterbox)
+timed("overlay_text", MeasureOverlayText)
+timed("picture_hash", HashPictures)
 scan = ScanVideos((*MEASURES, "letterbox", "overlay_text", "picture_hash"))
 # measure
-begin = time.process_time()
+since = time.process_time()
 scan(videos)
-total = time.process_time() - begin
+total = time.process_time() - since
 rest = total - sum(spent.values())
 out = ", ".join(f"{{k}} {{v / rest:.2%}}" for k, v in spent.items())
-""".format(film=film)
+"""
     return [measured("new measures inside the first scan of the sample film: CPU against the scan without them", code)]
 
 
@@ -186,8 +188,8 @@ def main() -> None:
         rows = scan_share(str(film.videos_folder)) + tables(folder, given.rows) + duplicates(folder, given.embeddings)
     over = [r["what"] for r in rows if r["peak MB"] > LIMIT_MB]
     load = "/".join(f"{value:.1f}" for value in os.getloadavg())
-    store("curation", rows, f"Fresh process each; load average {load} (shared machine). Limit: {LIMIT_MB:,} MB resident "
-                            f"({'kept' if not over else 'broken by ' + ', '.join(over)}). The trainer's form "
+    store("curation", rows, f"Fresh process each; load average {load} (shared machine). Limit: {LIMIT_MB:,} MB "
+                            f"resident ({'kept' if not over else 'broken by ' + ', '.join(over)}). The trainer's form "
                             "(`export --form trainer`) holds all rows and is not part of this.")
 
 

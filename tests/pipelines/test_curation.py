@@ -85,7 +85,7 @@ def test_measure_says_what_it_does_not_know_and_resumes(bernini, some_clips, fil
 def test_copies_of_film_clips_are_found_and_other_clips_are_not(some_clips, tmp_path, bernini, capsys):
     """Copies encoded again, halved, cropped and shifted in time, against all other clips of the film."""
     pytest.importorskip("faiss")
-    rows = [r for r in live(some_clips.table()).to_pylist() if "broken" not in r["path"]][:6]
+    rows = [r for r in live(some_clips.table()).to_pylist() if "broken" not in r["path"]][:5]
     made = []
     for row in rows:
         frames = list(read_span(row["path"], row["start_s"], row["end_s"], short_px=240))
@@ -111,7 +111,8 @@ def test_copies_of_film_clips_are_found_and_other_clips_are_not(some_clips, tmp_
     group = {r["clip_id"]: r["duplicate_group"] or r["clip_id"] for r in table}
     copies = [r for r in table if r["path"].startswith(str(tmp_path))]
     hits = [group[r["clip_id"]] == group[r["extra"]] for r in copies]
-    others = [(a, b) for n, a in enumerate(rows) for b in rows[:n] if a["path"] != b["path"]]
+    film = [r for r in table if not r["path"].startswith(str(tmp_path))]
+    others = [(a, b) for n, a in enumerate(film) for b in film[:n] if a["path"] != b["path"]]
     wrong = sum(group[a["clip_id"]] == group[b["clip_id"]] for a, b in others)
     with capsys.disabled():
         print(f"\n  near-duplicates: recall {np.mean(hits):.2f} of {len(hits)} copies, {wrong} of {len(others)} other pairs")
