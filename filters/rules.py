@@ -49,7 +49,8 @@ class Rule:
             broken = pc.invert(pc.is_in(values, value_set=pa.array(self.allowed)))
             text = pc.binary_join_element_wise(FAILED.rstrip() if self.failure else f"{self.column} is",
                                                pc.fill_null(values, "unknown"), " ")
-            return pc.if_else(pc.fill_null(broken, True), text, result)
+            broken = pc.if_else(pc.is_null(values), not self.optional, broken)
+            return pc.if_else(broken, text, result)
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         if self.min is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,18 +38,21 @@ class MediaStore:
 
     def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> StoredVideo:
         """`frames` are `(height, width, 3)` uint8 RGB. Raises `MediaError` when there is none."""
-        file = io.BytesIO()
-        num = encode_video(file, frames, fps=fps, crf=crf)
-        return StoredVideo(self._keep(file.getvalue(), "mp4"), num, round(num / float(fps), 6))
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # moving the index opens the file again by its name
+            num = encode_video(file, frames, fps=fps, crf=crf)
+            file.seek(0)
+            data = file.read()
+        return StoredVideo(self.keep(data, "mp4"), num, round(num / float(fps), 6))
 
     def image(self, rgb: np.ndarray, *, kind: str = "png", quality: int = 92) -> str:
         """Path of an `(height, width[, 3])` uint8 picture stored as "png" or "jpg"."""
         file = io.BytesIO()
         options = {"png": {"format": "PNG", "compress_level": 4}, "jpg": {"format": "JPEG", "quality": quality}}[kind]
         Image.fromarray(rgb).save(file, **options)
-        return self._keep(file.getvalue(), kind)
+        return self.keep(file.getvalue(), kind)
 
-    def _keep(self, data: bytes, ending: str) -> str:
+    def keep(self, data: bytes, ending: str) -> str:
+        """Path of a file with these bytes and this ending (without a dot)."""
         name = hashlib.blake2b(data, digest_size=16).hexdigest()
         path = storage.join(self.root, name[:2], f"{name}.{ending}")
         if not storage.exists(path):

@@ -12,6 +12,10 @@ COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "recipes": ("pipelines.command:recipes", "every recipe: what it makes, needs and costs", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
+    "measure": ("pipelines.measure:main", "add further measures to the rows of a manifest", "make"),
+    "dedupe": ("pipelines.dedupe:main", "near-duplicates of a whole corpus: groups, and the one to keep", "make"),
+    "import": ("pipelines.datasets.command:main", "open data sets and pairs of your own as pairs and samples", "make"),
+    "mix": ("pipelines.mix:main", "weights of a training stage's mixture, and what it will draw", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
     "encode": ("pipelines.encode_samples:main", "samples → latents, ViT features, text embeddings; resumes", "make"),
@@ -31,7 +35,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check", "encode"}  # they parse their words themselves
+              "serve-check", "encode", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
@@ -79,7 +83,8 @@ def call(name: str, argv: list[str]) -> int:
         return 130
 
 
-EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai"}
+EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",
+          "open_clip": "models", "faiss": "dedupe"}
 
 
 def _missing_package(error: ModuleNotFoundError) -> int:
