@@ -131,8 +131,8 @@ def _check_target(task, messages: list[dict], media: list[SampleMedia]) -> None:
     if not messages[-1]["has_loss"]:
         raise MediaError("the target has has_loss 0: nothing would be learned")
     if media[-1].kind != task.output:
-        article = "an" if task.output == "image" else "a"
-        raise MediaError(f"the target is of the kind {media[-1].kind}, the task {task.name} makes {article} {task.output}")
+        raise MediaError(f"the target is of the kind {media[-1].kind}, the task {task.name} makes a target of the kind "
+                         f"{task.output}")
     kinds = tuple(m.kind for m in media[:-1])
     if not task.takes(kinds):
         raise MediaError(f"the inputs {', '.join(kinds) or '(none)'} do not fit the task {task.name}, which takes "

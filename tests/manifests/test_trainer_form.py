@@ -174,7 +174,7 @@ BAD = {
     "understanding": ({"task": "understanding"}, "does not know the task understanding"),
     "unknown task": ({"task": "x2y"}, "no task 'x2y'"),
     "wrong inputs": ({"task": "vi2v"}, "do not fit the task vi2v"),
-    "wrong target": ({"task": "i2i"}, "the task i2i makes an image"),
+    "wrong target": ({"task": "i2i"}, "the task i2i makes a target of the kind image"),
     "has_loss": ({"inputs": '[{"type": "video"}, {"type": "text", "text": "a"}, {"type": "video_gen", "has_loss": 1}]'},
                  "no has_loss"),
     "no text": ({"inputs": '[{"type": "video", "has_loss": 0}, {"type": "video_gen", "has_loss": 1}]'}, "there is no text"),
