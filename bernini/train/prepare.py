@@ -184,7 +184,7 @@ def render_item(index: int, example: Example, draws: Draws, needs: Needs) -> Ren
     )
 
 
-def dummies(needs: Needs, batch: Batch, visual_grid: tuple[int, int, int], special: Special | None) -> Batch:
+def dummies(batch: Batch, needs: Needs, special: Special | None) -> Batch:
     """Adds weightless work for modules that this pack leaves out: under FSDP all ranks must call all modules."""
     items, docs = list(batch.items), list(batch.documents)
     for name, low, _ in needs.experts if needs.renderer else ():
@@ -194,11 +194,12 @@ def dummies(needs: Needs, batch: Batch, visual_grid: tuple[int, int, int], speci
             text = torch.zeros(1, needs.text_width)
             items.append(RenderItem(-1, name, [], [], latent, latent, level, 1000 * level, text))
     if needs.planner and not any(d.target is not None for d in docs):
-        docs.append(_dummy_document(needs, visual_grid, special))
+        docs.append(_dummy_document(needs, special))
     return replace(batch, items=items, documents=docs)
 
 
-def _dummy_document(needs: Needs, grid: tuple[int, int, int], special: Special) -> Document:
+def _dummy_document(needs: Needs, special: Special) -> Document:
+    grid = (1, special.merge, 2 * special.merge)  # two tokens, one of them masked
     chat = build([Planned("image", "target", grid, -1)], lambda text: [], special)
     zeros = torch.zeros(len(chat.ids), needs.vit_width)
     target = Target(zeros, torch.tensor([0]), torch.arange(1, len(zeros)), zeros[None, :1], torch.zeros(1, 1))
