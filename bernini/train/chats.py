@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from bernini.flow import shift_sigmas
-from bernini.generate.reasoning import ASK
 from bernini.planner.chat import Chat, Run, Special, Visual, build, runs
 from bernini.prompts import clean_prompt
 from bernini.train.example import Draws, Example
@@ -103,7 +102,11 @@ def _writing(index: int, example: Example, tokenize: Tokenize, special: Special)
 
 def _asked(example: Example, text: str) -> str:
     """The request as generation puts it to the planner when it is to reason before it plans."""
-    return ASK + clean_prompt(text) if example.target is not None and example.task != "interleaved" else text
+    if example.target is None or example.task == "interleaved":
+        return text
+    from bernini.generate.reasoning import ASK  # generation brings packages that training does without
+
+    return ASK + clean_prompt(text)
 
 
 def _places(run_list: Sequence[Run], chosen: Sequence[int], tokenize: Tokenize, special: Special) -> Tensor:

@@ -105,8 +105,9 @@ class Trainer:
             batch = self._next(packs)
             losses = self._backward(batch)
             counts.append(batch.counts)
-            self.records.append(StepRecord(self.step + 1, batch.names, batch.tasks, losses, None, batch.num_tokens,
-                                           batch.flops, batch.skipped))  # fmt: skip
+            having = {term: batch.having(term) for term in losses}
+            self.records.append(StepRecord(self.step + 1, batch.names, batch.tasks, losses, having, None,
+                                           batch.num_tokens, batch.flops, batch.skipped))  # fmt: skip
         count = self.world.sum(torch.stack(counts).sum()) / self.world.sequence.size
         norm = self._update(count)
         self.records[-1] = replace(self.records[-1], norm=norm)

@@ -27,12 +27,13 @@ TASK_NAMES = tuple(TASKS)
 
 @dataclass
 class StepRecord:
-    """One pack of one step, losses `[E]` by term still on the device."""
+    """One pack of one step, losses `[E]` by term still on the device; `having` says whose they are."""
 
     step: int
     names: list[str]
     tasks: list[str]
     losses: dict[str, Tensor]
+    having: dict[str, list[int]]
     norm: Tensor | None
     num_tokens: int
     flops: float
@@ -56,7 +57,8 @@ class Interval:
         bad: list[str] = []
         for record, losses, norm in zip(records, *_fetch(records), strict=True):
             for term, values in losses.items():
-                for name, task, value in zip(record.names, record.tasks, values, strict=True):
+                for i in record.having[term]:
+                    name, task, value = record.names[i], record.tasks[i], values[i]
                     at = TASK_NAMES.index(task) * len(TERMS) + TERMS.index(term)
                     if value == value and abs(value) != float("inf"):
                         self.sums[at] += value

@@ -73,6 +73,13 @@ class Batch:
         """The same on a device; floats in `dtype` when given."""
         return _move(self, torch.device(device), dtype)
 
+    def having(self, term: str) -> list[int]:
+        """Examples that have a loss: text to learn, a target to plan, a target to render."""
+        found = {"text": [d.example for d in self.documents if len(d.learned)],
+                 "visual": [d.example for d in self.documents if d.target is not None],
+                 "dit": [item.example for item in self.items]}  # fmt: skip
+        return [e for e in found[term] if e >= 0]
+
 
 def _move(value, device: torch.device, dtype: torch.dtype | None):
     if isinstance(value, Tensor):
@@ -187,14 +194,15 @@ def render_item(index: int, example: Example, draws: Draws, needs: Needs) -> Ren
 def dummies(batch: Batch, needs: Needs, special: Special | None) -> Batch:
     """Adds weightless work for modules that this pack leaves out: under FSDP all ranks must call all modules."""
     items, docs = list(batch.items), list(batch.documents)
-    for name, low, _ in needs.experts if needs.renderer else ():
-        if not any(item.expert == name for item in items):
-            latent = torch.zeros(1, needs.latent_channels, 1, 2, 2)
-            level = torch.tensor(low, dtype=torch.float64)
-            text = torch.zeros(1, needs.text_width)
-            items.append(RenderItem(-1, name, [], [], latent, latent, level, 1000 * level, text))
     if needs.planner and not any(d.target is not None for d in docs):
         docs.append(_dummy_document(needs, special))
+    plan = next((i for i, d in enumerate(docs) if d.target is not None), None)
+    for name, low, _ in needs.experts if needs.renderer else ():
+        if not any(item.expert == name for item in items):
+            latent = torch.zeros(1, needs.latent_channels, 1, 8, 8)  # 16 tokens: some for each of a sequence group
+            level = torch.tensor(low, dtype=torch.float64)
+            text = torch.zeros(1, needs.text_width)
+            items.append(RenderItem(-1, name, [], [], latent, latent, level, 1000 * level, text, plan))
     return replace(batch, items=items, documents=docs)
 
 

@@ -84,7 +84,8 @@ class SequenceGroup:
 
 def _to_heads(x: Tensor, group: SequenceGroup, count: int) -> Tensor:
     n, heads, width = x.shape
-    sent = x.reshape(n, group.size, heads // group.size, width).transpose(0, 1).reshape(group.size * n, -1)
+    sent = x.reshape(n, group.size, heads // group.size, width).transpose(0, 1)
+    sent = sent.reshape(group.size * n, heads // group.size * width)
     got = sent.new_empty(count, sent.shape[1])
     dist.all_to_all_single(got, sent.contiguous(), group.sizes(count), [n] * group.size, group=group.group)
     return got.view(count, heads // group.size, width)
@@ -94,7 +95,7 @@ def _to_tokens(x: Tensor, group: SequenceGroup, count: int) -> Tensor:
     _, heads, width = x.shape
     n = group.sizes(count)[group.rank]
     got = x.new_empty(group.size * n, heads * width)
-    sent = x.reshape(count, -1).contiguous()
+    sent = x.reshape(count, heads * width).contiguous()
     dist.all_to_all_single(got, sent, [n] * group.size, group.sizes(count), group=group.group)
     return got.view(group.size, n, heads, width).transpose(0, 1).reshape(n, group.size * heads, width)
 
