@@ -67,7 +67,7 @@ def documents(
 ) -> list[Document]:
     """The documents of the `index`-th example of a pack."""
     found = []
-    if any(part.has_loss for part in example.parts):
+    if any(part.is_learned for part in example.parts):
         found.append(_writing(index, example, tokenize, special))
     if example.target is not None and example.target.vit is not None:
         found.append(_planning(index, example, draws, tokenize, special, num_noises))
@@ -76,15 +76,15 @@ def documents(
 
 def _writing(index: int, example: Example, tokenize: Tokenize, special: Special) -> Document:
     """Turns of user and assistant up to the last text that is to be learned."""
-    last = max(i for i, part in enumerate(example.parts) if part.has_loss)
+    last = max(i for i, part in enumerate(example.parts) if part.is_learned)
     turns: list[tuple[str, list[Run]]] = []
     features: list[Tensor] = []
     for part in example.parts[: last + 1]:
-        role = "assistant" if part.has_loss else "user"
+        role = "assistant" if part.is_learned else "user"
         if not turns or turns[-1][0] != role:
             turns.append((role, []))
         if part.visual is None:
-            turns[-1][1].append(part.text if part.has_loss else _asked(example, part.text))
+            turns[-1][1].append(part.text if part.is_learned else _asked(example, part.text))
         else:
             seen = example.visuals[part.visual]
             turns[-1][1].extend(_span(Visual(seen.kind, "source", seen.grid, len(features))))
@@ -157,7 +157,7 @@ def _planning_runs(example: Example, draws: Draws, content: list[Run], target: V
     if example.task == "interleaved" and not draws.drop_text:
         frame = runs(example.task, "x", [], target)
         return [*frame[:3], *content, *frame[4:]]  # in the place of the prompt
-    texts = [p.text for p in example.parts if p.visual is None and p.has_loss]
+    texts = [p.text for p in example.parts if p.is_learned]
     texts = texts or [p.text for p in example.parts if p.visual is None]
     prompt = "" if draws.drop_text else clean_prompt(" ".join(texts))
     return runs(example.task, prompt, [r for r in content if isinstance(r, Visual)], target)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bernini.planner.chat import Special
 from bernini.train.chats import Tokenize
-from bernini.train.checkpoint import Checkpoints, Saved
+from bernini.train.checkpoint import Checkpoints
 from bernini.train.ema import Average
 from bernini.train.example import Pack
 from bernini.train.losses import TrainModel
@@ -26,7 +26,7 @@ from bernini.train.metrics import Clock, Interval, StepRecord, Writer, line, pro
 from bernini.train.parallel import Shards, World
 from bernini.train.prepare import Batch, Needs, dummies, prepare
 from bernini.train.stages import TrainConfig, differences
-from manifests.errors import ConfigError, RunStopped
+from manifests.errors import RunStopped
 
 WARMUP_FROM = 0.071  # of the learning rate: 7.1e-7 of 1e-5 (spec 6)
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -197,24 +197,18 @@ class Trainer:
         saved = self.checkpoints.newest()
         if saved is None:
             return
-        self.check_same_processes(saved)
         saved.load_into(self.state(), self.world)
-        own = saved.rank(self.world.rank)
+        same = saved.index["processes"] == self.world.size
+        own = saved.rank(self.world.rank if same else 0)
         self.loader.load_state_dict(own["loader"])
-        self.interval, self.step = Interval(**own["interval"]), saved.step
+        self.interval, self.step = Interval(**own["interval"]) if same else Interval(), saved.step
         if self.world.is_first:
             self.say(f"resumed at step {self.step} from {saved.folder}")
             for change in differences(self.config, saved.index["config"]):
                 self.say(f"changed since then: {change}")
-
-    def check_same_processes(self, saved: Saved) -> None:
-        """Weights can be read by any number of processes, the place in the data only by as many."""
-        before = saved.index["processes"]
-        if before != self.world.size:
-            raise ConfigError(
-                f"{saved.folder} was written by {before} processes, now there are {self.world.size}; start as many, "
-                "or take its weights into a new run (--export-only, then --model)"
-            )
+            if not same:
+                self.say(f"written by {saved.index['processes']} processes, now {self.world.size}: the data goes on "
+                         "where it stood, the open interval of metrics begins anew")  # fmt: skip
 
     def trained(self, averaged: bool = True) -> Mapping[str, Tensor]:
         """Trained tensors by name, as shards of the whole ones."""

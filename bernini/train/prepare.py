@@ -125,7 +125,7 @@ def unusable(example: Example, draws: Draws, needs: Needs) -> str | None:
         checks += [lambda: _bad_render(example, draws, needs)]
     elif not needs.planner:
         return "nothing to generate in it, and only the renderer is trained"
-    if needs.planner and example.target is None and not any(p.has_loss for p in example.parts):
+    if needs.planner and example.target is None and not any(p.is_learned for p in example.parts):
         return "neither a target nor a text to be learned"
     return next((why for check in checks if (why := check()) is not None), None)
 

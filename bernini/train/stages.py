@@ -12,13 +12,14 @@ always (their features are computed before training), the planner in II, the ren
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from torch import nn
 
 from bernini.train.losses import LossWeights
 from manifests.errors import ConfigError
+
+COUNTS = ("steps", "tokens", "accumulate", "log_every", "save_every", "keep", "sequence_parallel", "vit_noises")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,12 @@ class TrainConfig:
     """Folder for checkpoints, metrics and samples; a second start with the same folder resumes."""
     mixture: str = ""
     """Named mixture of Tables 1 and 2, or even; default: the stage's."""
-    resolution: int = 480
-    """Short side in pixels, for data that is not encoded yet."""
+    max_size: int = 848
+    """Longest side in pixels of raw samples: 480p. Latents have theirs from `bernini encode`."""
     fps: float = 16.0
-    """Frames a second, for data that is not encoded yet."""
+    """Frames a second of raw samples' latents (Table 2; what the planner sees has 2, 256p)."""
+    noise_recipe: str = "paper"
+    """paper or released: table and shifts of the noise levels."""
 
     planner: bool = False
     """Train the planner."""
@@ -65,6 +68,8 @@ class TrainConfig:
     """Optimiser steps in all."""
     tokens: int = 150_000
     """Token budget of a pack (spec 6)."""
+    max_samples: int = 0
+    """Most samples of a pack; 0: what the tokens allow."""
     accumulate: int = 1
     """Packs of each process in one step."""
     lr: float = 1e-5
@@ -94,7 +99,7 @@ class TrainConfig:
     sequence_parallel: int = 1
     """Processes that share the tokens of one pack."""
     workers: int = 2
-    """Processes that read data."""
+    """Threads that read data ahead."""
     force: bool = False
     """Run although the memory estimate says that it does not fit."""
     max_reserved_gib: float = 0.0
@@ -138,8 +143,9 @@ class TrainConfig:
                    ("export", ("", "diffusers", "experts", "full")))  # fmt: skip
         for name, known in choices:
             if getattr(self, name) not in known:
-                raise ConfigError(f"--{name} {getattr(self, name)!r} unknown; known: {', '.join(k or '(none)' for k in known)}")
-        for name in ("steps", "tokens", "accumulate", "log_every", "save_every", "keep", "sequence_parallel", "vit_noises"):
+                told = ", ".join(k or "(none)" for k in known)
+                raise ConfigError(f"--{name} {getattr(self, name)!r} unknown; known: {told}")
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not self.planner and self.experts == "none":
@@ -158,7 +164,7 @@ def _stage(name: str, ema: float, **changes) -> TrainConfig:
 
 
 STAGES = {
-    "I": _stage("I", 0.999, planner=True, experts="none", resolution=256, fps=2.0),
+    "I": _stage("I", 0.999, planner=True, experts="none"),
     "IIa": _stage("IIa", 0.9995),
     "IIb": _stage("IIb", 0.9999),
     "IIIa": _stage("IIIa", 0.9995, planner=True),
@@ -219,4 +225,5 @@ def trained_table(modules: dict[str, nn.Module | None]) -> str:
 def _group(name: str) -> str:
     """The module that a person would name: without numbers of layers and below."""
     short = name.replace("mllm.model.language_model.", "language.").replace("mllm.model.visual.", "vision.")
-    return re.split(r"\.\d+\.", short)[0].removesuffix(".weight").removesuffix(".bias")
+    first, *rest = short.split(".")
+    return f"{first}.{rest[0]}" if first in ("language", "connector", "condition_embedder", "mllm") else first

@@ -32,7 +32,7 @@ def example(number: int, task: str = "v2v", **changes) -> Example:
     if task in ("understanding", "cot"):
         parts.append(Part(text=f"because of {number}", has_loss=True))
     if task != "understanding":
-        parts.append(Part(visual=len(visuals)))
+        parts.append(Part(visual=len(visuals), has_loss=True))
         kind = "image" if task.endswith("2i") else "video"
         visuals.append(visual(g, kind, target=True, thw=wide if kind == "image" else None))
     made = Example(sample_id=f"s{number}", task={"cot": "v2v"}.get(task, task), source_name="test",
