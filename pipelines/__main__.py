@@ -33,10 +33,11 @@ COMMANDS = {
     "generate": ("bernini.generate.command:main", "generate or edit images and videos with a checkpoint", "model"),
     "model": ("bernini.model_command:main", "inspect, convert or verify a checkpoint", "model"),
     "convert": ("pipelines.command:convert_model", "rewrite a checkpoint in another layout (model convert)", "model"),
+    "train": ("pipelines.train_on_ray:main", "train planner and renderer, all stages; resumes exactly", "model"),
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check", "encode", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
+              "serve-check", "encode", "train", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
