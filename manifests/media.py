@@ -10,6 +10,7 @@ Times are seconds from the start of the presentation, as players and `ffmpeg -ss
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import numpy as np
 
 from . import storage
 from .errors import ConfigError, MediaError
+from .mp4 import index_first
 
 # PyAV's own log callback takes the interpreter lock from decoder threads and can deadlock in
 # worker processes; FFmpeg's default one does not. Its messages are silenced: what went wrong
@@ -295,7 +297,7 @@ def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, deco
 
 
 def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4; returns their number.
+    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4, index first; returns their number.
 
     Odd sides lose one pixel (yuv420p needs even ones). The file appears only when whole.
     """
@@ -304,7 +306,7 @@ def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fractio
 
 
 def encode_video(file, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """`write_video` into a seekable binary stream. Equal frames give equal bytes."""
+    """`write_video` into a binary stream. Equal frames give equal bytes."""
     with VideoEncoder(file, fps=fps, crf=crf) as encoder:
         for image in frames:
             encoder.push(image)
@@ -321,7 +323,8 @@ class VideoEncoder:
     def __init__(self, file, *, fps: float | Fraction, crf: int = 18):
         self.num_frames = 0
         self._rate, self._crf, self._stream = Fraction(fps).limit_denominator(1001 * 60), crf, None
-        self._container = av.open(file, "w", format="mp4", options={"movflags": "+faststart"})
+        self._file, self._memory = file, io.BytesIO()
+        self._container = av.open(self._memory, "w", format="mp4")
 
     def push(self, image: np.ndarray) -> None:
         if image.ndim == 3:
@@ -349,6 +352,8 @@ class VideoEncoder:
                 self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
+        if kind is None:
+            self._file.write(index_first(self._memory.getbuffer()))
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

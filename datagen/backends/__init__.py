@@ -100,8 +100,9 @@ class Inpainter(Protocol):
 
 
 BACKENDS: dict[str, dict[str, str]] = {
-    "segmenter": {},
-    "pose": {},
+    "segmenter": {"classical": "datagen.backends.classical_segment:ClassicalSegmenter",
+                  "grounded-sam2": "datagen.backends.grounded_sam2:GroundedSam2"},
+    "pose": {"dwpose": "datagen.backends.dwpose:DWPose"},
     "face": {},
     "image-editor": {},
     "video-editor": {},
