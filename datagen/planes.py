@@ -6,8 +6,12 @@ picture is converted to RGB only where a model or a PNG needs it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+
+from manifests.media import shrink
 
 BLACK, WHITE, NEUTRAL = 16, 235, 128  # limited range, as H.264 players expect it
 
@@ -41,7 +45,7 @@ def from_luma(values: np.ndarray) -> np.ndarray:
 
 def from_mask(mask: np.ndarray) -> np.ndarray:
     """White where `mask` (bool `(height, width)`) is set, black elsewhere."""
-    return from_luma(np.where(mask, np.uint8(WHITE), np.uint8(BLACK)))
+    return from_luma(mask.view(np.uint8) * np.uint8(WHITE - BLACK) + np.uint8(BLACK))
 
 
 def from_rgb(rgb: np.ndarray) -> np.ndarray:
@@ -53,11 +57,12 @@ def to_rgb(planes: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)
 
 
-def small_rgb(planes: np.ndarray, short_px: int) -> np.ndarray:
-    """`(height, width, 3)` uint8 RGB with about `short_px` on the short side, never enlarged."""
-    rgb = to_rgb(planes)
-    scale = short_px / min(rgb.shape[:2])
-    return rgb if scale >= 1 else cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def stack_rgb(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """`(T, height, width, 3)` uint8 of several planes."""
+    made = np.empty((len(frames), frames[0].shape[0] * 2 // 3, frames[0].shape[1], 3), np.uint8)
+    for planes, rgb in zip(frames, made, strict=True):
+        cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420, dst=rgb)
+    return made
 
 
 def sketch(planes: np.ndarray, strength: float = 1.0) -> np.ndarray:
@@ -73,18 +78,24 @@ def sketch(planes: np.ndarray, strength: float = 1.0) -> np.ndarray:
 
 def fill_region(planes: np.ndarray, mask: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
     """The picture with its masked region taken away: `kind` is black, grey, noise or blur."""
-    made, half = planes.copy(), mask[::2, ::2] | mask[1::2, ::2] | mask[::2, 1::2] | mask[1::2, 1::2]
-    y, uv = luma(made), chroma(made)
-    if kind == "blur":  # so strong that only the colours of large areas are left
-        y[mask] = _blurred(y)[mask]
-        for plane in uv:
-            plane[half] = _blurred(plane)[half]
+    made = planes.copy()
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if not width:
         return made
-    if kind == "noise":
-        y[mask] = rng.integers(BLACK, WHITE, int(mask.sum()), np.uint8, endpoint=True)
+    rows, columns = slice(y // 2, (y + height + 1) // 2), slice(x // 2, (x + width + 1) // 2)  # of the half-size planes
+    inside = mask[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop].view(np.uint8)
+    half = inside[::2, ::2] | inside[1::2, ::2] | inside[::2, 1::2] | inside[1::2, 1::2]
+    bright, colours = luma(made)[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop], chroma(made)
+    if kind == "blur":  # so strong that only the colours of large areas are left
+        cv2.copyTo(_blurred(luma(planes))[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop],
+                   inside, bright)
+    elif kind == "noise":
+        cv2.copyTo(rng.integers(BLACK, WHITE, inside.shape, np.uint8, endpoint=True), inside, bright)
     else:
-        y[mask] = {"black": BLACK, "grey": 126}[kind]
-    uv[:, half] = NEUTRAL
+        cv2.copyTo(np.full(inside.shape, {"black": BLACK, "grey": 126}[kind], np.uint8), inside, bright)
+    for plane in colours:
+        flat = _blurred(plane)[rows, columns] if kind == "blur" else np.full(half.shape, NEUTRAL, np.uint8)
+        cv2.copyTo(flat, half, plane[rows, columns])
     return made
 
 
@@ -92,5 +103,5 @@ FILLS = ("black", "grey", "noise", "blur")
 
 
 def _blurred(plane: np.ndarray) -> np.ndarray:
-    tiny = cv2.resize(plane, (12, max(2, round(12 * plane.shape[0] / plane.shape[1]))), interpolation=cv2.INTER_AREA)
+    tiny = shrink(plane, (12, max(2, round(12 * plane.shape[0] / plane.shape[1]))))
     return cv2.resize(tiny, plane.shape[::-1], interpolation=cv2.INTER_CUBIC)

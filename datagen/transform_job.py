@@ -7,11 +7,12 @@ training wants it, 4 n + 1 frames, at least 17 and at most 97.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
 
+import cv2
 import numpy as np
 
 from manifests.errors import BackendError, MediaError
@@ -21,7 +22,7 @@ from manifests.messages import MIN_FRAMES
 from manifests.spans import EPSILON_S, read_span
 
 from .backends import PoseEstimator, Segmenter, Track
-from .planes import from_mask, to_rgb
+from .planes import from_mask, stack_rgb, to_rgb
 from .transform_prompts import write_prompt
 
 Change = Callable[[int, np.ndarray], np.ndarray]  # number of a frame and its planes → new planes
@@ -102,16 +103,16 @@ class Job:
 
     def track(self, frames: Sequence[np.ndarray]) -> Track:
         """The object that the segmenter finds first; its measures become columns."""
-        tracks = self.tools.segmenter.segment(np.stack([to_rgb(f) for f in frames]), self.tools.phrases)
+        tracks = self.tools.segmenter.segment(stack_rgb(frames), self.tools.phrases)
         if not tracks or not tracks[0].masks.any():
             raise BackendError("the segmenter finds no object in the clip")
         track = tracks[0]
         self.params["phrase"] = track.phrase
-        self.measures |= {"mask_area": float(track.masks.mean()), "mask_score": float(track.score),
-                          "mask_stability": stability(track.masks)}
+        self.measures |= {"mask_area": np.count_nonzero(track.masks) / track.masks.size,
+                          "mask_score": float(track.score), "mask_stability": stability(track.masks)}
         return track
 
-    def mask_video(self, masks: np.ndarray) -> StoredVideo:
+    def mask_video(self, masks: Iterable[np.ndarray]) -> StoredVideo:
         return self.tools.store.video(map(from_mask, masks), fps=self.tools.fps)
 
     def filled(self, prompt: str, *, target: StoredVideo, source: StoredVideo | None = None,
@@ -127,19 +128,27 @@ class Job:
                 "transform_params": json.dumps(self.params, ensure_ascii=False, sort_keys=True), **self.measures}
 
 
+def _centre(mask: np.ndarray) -> np.ndarray | None:
+    """`(x, y)` of a mask uint8 `(h, w)`; None where it is empty."""
+    m = cv2.moments(mask, binaryImage=True)
+    return np.array([m["m10"], m["m01"]]) / m["m00"] if m["m00"] else None
+
+
 def stability(masks: np.ndarray) -> float:
     """Mean overlap of each mask with the one before, laid upon it by their centres: 1 = a form that does not change.
 
     `masks` is bool `(T, H, W)`. Two empty masks agree; an empty one beside one that is not does not.
     """
-    small = masks[:, ::4, ::4]
-    centres = [np.argwhere(m).mean(0) if m.any() else None for m in small]
+    small = np.ascontiguousarray(masks[:, ::4, ::4]).view(np.uint8)
+    height, width = small.shape[1:]
+    centres = [_centre(m) for m in small]
     values = []
     for i in range(1, len(small)):
         if centres[i] is None or centres[i - 1] is None:
             values.append(float(centres[i] is centres[i - 1]))
             continue
-        shift = tuple(int(v) for v in np.rint(centres[i] - centres[i - 1]))
-        before = np.roll(small[i - 1], shift, axis=(0, 1))
-        values.append(float((before & small[i]).sum() / (before | small[i]).sum()))
+        shift = np.rint(centres[i] - centres[i - 1])
+        before = cv2.warpAffine(small[i - 1], np.hstack([np.eye(2), shift[:, None]]), (width, height),
+                                flags=cv2.INTER_NEAREST)
+        values.append(np.count_nonzero(before & small[i]) / np.count_nonzero(before | small[i]))
     return float(np.mean(values)) if values else 1.0

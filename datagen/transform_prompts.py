@@ -51,13 +51,15 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         "Fill in the area that is blacked out in the video.", "A part of the picture is covered in black. Restore it.",
         "Inpaint the black region with plausible content that moves with the scene."),
     "inpainting-nomask grey": (
-        "Fill in the area that is covered by grey.", "A grey patch hides a part of the video. Restore what is below it.",
+        "Fill in the area that is covered by grey.",
+        "A grey patch hides a part of the video. Restore what is below it.",
         "Inpaint the grey region so that the clip looks complete."),
     "inpainting-nomask noise": (
         "Replace the noisy area by what belongs there.", "A region of the video is destroyed by noise. Restore it.",
         "Repair the part of the picture that shows nothing but noise."),
     "inpainting-nomask blur": (
-        "Restore the area that was blurred beyond recognition.", "Give the smeared region of the video its details back.",
+        "Restore the area that was blurred beyond recognition.",
+        "Give the smeared region of the video its details back.",
         "One part of the clip is hidden by a strong blur. Rebuild it."),
     "inpainting-nomask-ref": (
         "Fill the {fill} area of the video with the object of the reference image.",

@@ -120,9 +120,9 @@ class Config(ClipConfig):
 PRESETS = {"laptop": {},
            "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "segmenter": "grounded-sam2", "pose": "dwpose",
                        "gpus_per_transform": 0.5, "transforms": tuple(TRANSFORMS)}}
-NEEDS = Needs(makes="v2v, mv2v, i2v, vi2v, vr2v, r2v: " + ", ".join(sorted({t.source_name for t in TRANSFORMS.values()})),
+NEEDS = Needs(makes="v2v, mv2v, i2v, vi2v, vr2v, r2v: " + ", ".join(t.source_name for t in TRANSFORMS.values()),
               cluster="X-CLIP, GroundingDINO and SAM2 (half a GPU a worker), DWPose's two ONNX files",
-              cost="decoding and encoding: see benchmarks/results/transforms.md")
+              cost="decoding and encoding, at most a tenth more: benchmarks/results/transforms.md")
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:

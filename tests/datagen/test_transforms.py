@@ -122,7 +122,7 @@ def test_a_completion_lies_between_its_two_parts(made, film):
 
 def test_frames_to_video_has_three_forms_of_exact_pictures(op, object_film, film):
     forms = {}
-    for number in range(12):
+    for number in (0, 1, 3):  # their ids draw the three forms
         row = op.apply(planned(object_film[0], "frame-to-video", number=number))
         forms[json.loads(row["transform_params"])["form"]] = row
     assert set(forms) == {"first", "first-last", "first-middle-last"}
@@ -174,7 +174,7 @@ def test_subtitles_are_timed_and_touch_only_their_place(made, film):
 
 def test_inpainting_takes_away_the_object_and_nothing_else(op, object_film, film):
     fills = {}
-    for number in range(14):
+    for number in (0, 1, 3, 5):  # their ids draw the four fills
         row = op.apply(planned(object_film[0], "inpainting-nomask", number=number))
         fills[json.loads(row["transform_params"])["fill"]] = row
     assert set(fills) == {"black", "grey", "noise", "blur"}
@@ -203,7 +203,7 @@ def test_a_mask_video_follows_the_object(made, object_film):
 
 def test_propagation_shows_the_first_frame_of_its_target(op, object_film, film):
     bases = set()
-    for number in range(8):
+    for number in (0, 1, 5):  # their ids draw the three
         row = op.apply(planned(object_film[0], "propagation", number=number))
         base = json.loads(row["transform_params"])["base"]
         bases.add(base)
