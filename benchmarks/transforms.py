@@ -135,8 +135,8 @@ def main(paths: list[str], rounds: int = 1) -> None:
                      "CPU s": sums["own"] / (2 * rounds * len(paths))})
         print(json.dumps(rows[-1]), flush=True)
     store("transforms", rows, f"{len(paths)} clips of {SECONDS:g} s at 16 fps, short side 480. Limit of the "
-                              "issue: 1.25. Order bare, planes, transform, transform, planes, bare; the segmenter is the "
-                              "classical one, the pose model is not run (its poses are given).")
+                              "issue: 1.25. Order bare, planes, transform, transform, planes, bare; the segmenter "
+                              "is the classical one, the pose model is not run (its poses are given).")
 
 
 def decode(path: str) -> list:

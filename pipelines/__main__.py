@@ -79,7 +79,8 @@ def call(name: str, argv: list[str]) -> int:
         return 130
 
 
-EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai"}
+EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",
+          "onnxruntime": "pose"}
 
 
 def _missing_package(error: ModuleNotFoundError) -> int:

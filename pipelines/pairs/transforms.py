@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datagen.build_samples import BuildSamples
+from datagen.subtitles import LINES, scripts_here
 from datagen.transforms import MASKED, PLANNED, TRANSFORMS, PlanTransforms, known_transform
 from filters.rules import Rule
 from manifests.errors import ConfigError
@@ -72,8 +73,8 @@ class Config(ClipConfig):
     """Largest mean share of the picture under a mask."""
     min_mask_stability: float = 0.75
     """Least mean overlap of neighbouring masks, laid on their centres."""
-    min_mask_score: float = 0.4
-    """Least score of the segmenter."""
+    min_mask_score: float = 0.5
+    """Least score of the segmenter; GroundingDINO's own threshold is 0.35."""
     min_pose_presence: float = 0.8
     """Least share of frames with a person, of pose2video."""
     gpus_per_transform: float = 0.0
@@ -119,7 +120,7 @@ class Config(ClipConfig):
 
 PRESETS = {"laptop": {},
            "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "segmenter": "grounded-sam2", "pose": "dwpose",
-                       "gpus_per_transform": 0.5, "transforms": tuple(TRANSFORMS)}}
+                       "min_mask_score": 0.35, "gpus_per_transform": 0.5, "transforms": tuple(TRANSFORMS)}}
 NEEDS = Needs(makes="v2v, mv2v, i2v, vi2v, vr2v, r2v: " + ", ".join(t.source_name for t in TRANSFORMS.values()),
               cluster="X-CLIP, GroundingDINO and SAM2 (half a GPU a worker), DWPose's two ONNX files",
               cost="decoding and encoding, at most a tenth more: benchmarks/results/transforms.md")
@@ -147,6 +148,14 @@ def _where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
                  kwargs={"column": "edit", "values": edits, "rules": rules})
 
 
+def tell_scripts(fonts: tuple[str, ...]) -> None:
+    """What subtitles will be written in; empty boxes are never drawn."""
+    here = scripts_here(fonts)
+    missing = [script for script in LINES if script not in here]
+    note = f"; no font here writes {', '.join(missing)}: name a folder with --fonts" if missing else ""
+    print(f"subtitles are drawn in {', '.join(here)}{note}")
+
+
 def run(config: Config) -> dict[str, Manifest]:
     """All stops of the recipe, by name; what is finished is not done again."""
     return dict(run_steps(config))
@@ -161,6 +170,8 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
 
 def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
+    if "movie-with-subtitles" in config.transforms and not config.quiet:
+        tell_scripts(config.fonts)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))
 
