@@ -82,6 +82,28 @@ class ApplyRules:
         return set_column(table, DROP_REASON, reasons)
 
 
+class ApplyRulesWhere:
+    """`ApplyRules` for the rows whose `column` has one of `values`; the others pass by.
+
+    For measures that only some kinds of rows have, such as the mask of a pair that needs one.
+    """
+
+    def __init__(self, column: str, values: Sequence[str], rules: Sequence[Rule]):
+        self.column, self.values, self._apply = column, pa.array(values, pa.string()), ApplyRules(rules)
+        self.reads, self.adds = self.contract(column, values, rules)
+
+    @classmethod
+    def contract(cls, column: str, values: Sequence[str], rules: Sequence[Rule],
+                 ) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        return (column, *ApplyRules.contract(rules)[0]), (DROP_REASON,)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        require(table, self.reads, "ApplyRulesWhere")
+        concerned = pc.fill_null(pc.is_in(table[self.column], value_set=self.values), False)
+        decided = self._apply(table)[DROP_REASON.name]
+        return set_column(table, DROP_REASON, pc.if_else(concerned, decided, table[DROP_REASON.name]))
+
+
 class Decisions:
     """First rule broken for every row of a large table, as one small integer a row.
 

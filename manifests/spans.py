@@ -24,8 +24,10 @@ MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
 
 def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None = None,
               size: tuple[int, int] | None = None, fps: float | Fraction | None = None,
-              max_frames: int | None = None) -> Iterator[np.ndarray]:
+              max_frames: int | None = None, planes: bool = False) -> Iterator[np.ndarray]:
     """Yields `(height, width, 3)` uint8 RGB frames of the span, as shown (rotated).
+
+    With `planes` they are `(height * 3 / 2, width)` I420 instead, with even sides, as encoders take them.
 
     `size` = (width, height) or `short_px` (never enlarged, even sides) set the size; without
     both it is the film's own. With `fps` the frame that is on screen at `start_s + n / fps`
@@ -35,7 +37,10 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
     num = 0
     for frame in _at_rate(_inside(path, start_s, end_s), start_s, end_s, fps):
         wanted = size or (fit(frame.shown_size, short_px=short_px) if short_px else frame.shown_size)
-        yield np.ascontiguousarray(frame.rgb() if wanted == frame.shown_size else frame.bgr(wanted)[..., ::-1])
+        if planes:
+            yield frame.i420((wanted[0] // 2 * 2, wanted[1] // 2 * 2))
+        else:
+            yield np.ascontiguousarray(frame.rgb() if wanted == frame.shown_size else frame.bgr(wanted)[..., ::-1])
         num += 1
         if num == max_frames:
             return

@@ -86,7 +86,7 @@ def call(name: str, argv: list[str]) -> int:
 
 
 EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",
-          "open_clip": "models", "faiss": "dedupe"}
+          "open_clip": "models", "faiss": "dedupe", "onnxruntime": "onnx"}
 
 
 def _missing_package(error: ModuleNotFoundError) -> int:

@@ -4,4 +4,5 @@ PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
     "image-pairs": "pipelines.pairs.image_pairs",
     "interleaved": "pipelines.pairs.interleaved",
+    "transforms": "pipelines.pairs.transforms",
 }
