@@ -2,4 +2,5 @@
 
 PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
+    "reasoning-text": "pipelines.pairs.reasoning_text",
 }
