@@ -18,6 +18,7 @@ ANNOTATORS = {
     "swap": "annotators.swap_prompt:RewriteSwapped",                     # D5
     "objects": "annotators.objects:NameObjects",                         # D7
     "references": "annotators.reference_prompt:CaptionReferences",       # D7
+    "person": "annotators.reference_prompt:CaptionPerson",               # D8
     "removal": "annotators.removal_prompt:WriteRemoval",                 # D9
     "reasoning": "annotators.reasoning:WriteReasoning",                  # D11
     "frame-reasoning": "annotators.reasoning:ReasonEditedFrame",         # D12

@@ -2,5 +2,6 @@
 
 PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
+    "person-r2v": "pipelines.pairs.person_r2v",
     "reasoning-text": "pipelines.pairs.reasoning_text",
 }
