@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 # command -> (function, one line of help, group)
 COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
+    "recipes": ("pipelines.command:recipes", "every recipe: what it makes, needs and costs", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
