@@ -60,7 +60,7 @@ def measured_caption(row: Mapping[str, object]) -> dict:
     say, face = classical.Wording(row["pair_id"]), row["target_face_height"]
     view = next(words for top, words in VIEWS if (face or 0.0) < top)
     facts = [f"The person of picture 1 {view}."] if face else ["The person of picture 1 is in the picture."]
-    facts.append(classical.camera_sentence(row, say))
+    facts.append(classical.camera_sentence(row, lambda slot, *options: options[0]))  # the others speak of a source
     light, colors = row["target_brightness"], row["target_colors"]
     if light is not None and colors:
         how = "dark" if light < 70 else "bright" if light > 160 else "evenly lit"

@@ -16,7 +16,7 @@ from manifests.spans import read_span
 from .backends import Face, open_backend
 
 SAME_FACE = 0.3   # cosine above which two faces of one clip are taken for one person: only to average them
-LONG_PX = 960     # frames are searched at this size
+LONG_PX = 640     # frames are searched at this size
 
 BOX = pa.list_(pa.float32(), 4)
 FACE_COLUMNS = (

@@ -32,18 +32,19 @@ from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
 from ..decide import Decided, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Steps, apply_rules, scan_stage
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage
 from ..run import require_accepted
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
 
 WHY = "a full-body picture of a person from one clip, and another clip that shows the same person elsewhere"
 RECIPE = "person-r2v"
-NEEDS = {
-    "laptop": "no model: OpenCV's face detector and descriptor, body detector, measured captions",
-    "cluster": "a face model (insightface's ArcFace) on the CPU or a share of a GPU; X-CLIP on a share of a GPU; a "
-               "vision-language model behind a server for the captions (one request a pair); a segmenter if named",
-}
+NEEDS = Needs(
+    makes="r2v: person-r2v",
+    laptop="nothing: OpenCV's face and body detectors and a face descriptor, measured captions",
+    cluster="a face model (insightface's ArcFace, a tenth of a GPU a worker), X-CLIP (a quarter), a served Qwen3-VL",
+    cost="one request a pair; retrieval by face of 1 M clips on one core: benchmarks/results/identity.md",
+)
 VIDEO, FOLDER = "video", "folder"
 GROUP = column("group_id", pa.string(), "the video or episode that the clip belongs to")
 

@@ -20,16 +20,18 @@ from manifests.manifest import Manifest
 from manifests.schema import SAMPLES
 from manifests.tasks import TASKS, VIDEO
 
-from ..recipe import AskConfig, RunConfig, Steps, apply_rules
+from ..recipe import AskConfig, Needs, RunConfig, Steps, apply_rules
 from ..run import require_accepted
 from ..stage import Stage
 
 WHY = "the instruction of any video edit, thought through in a structured text that is learned before the target"
 RECIPE = "reasoning-text"
-NEEDS = {
-    "laptop": "no model: the reasoning holds the instruction and the measured difference of the two clips",
-    "cluster": "a vision-language model behind a server (Qwen3-VL), one request a pair",
-}
+NEEDS = Needs(
+    makes="the task of the given pairs: reasoning-text",
+    laptop="nothing: the instruction and the measured difference of the two clips",
+    cluster="a served Qwen3-VL",
+    cost="one request with 12 pictures a pair; no pixels are made",
+)
 EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs and t.inputs[0].startswith(VIDEO))
 
 
