@@ -2,6 +2,8 @@
 
 PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
+    "diverse-edits": "pipelines.pairs.diverse_edits",
+    "motion-aware-editing": "pipelines.pairs.motion_aware",
     "person-r2v": "pipelines.pairs.person_r2v",
     "reasoning-text": "pipelines.pairs.reasoning_text",
 }
