@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pyarrow as pa
 
 from manifests.columns import require
@@ -19,15 +17,17 @@ class BuildSamples:
     """PAIRS → SAMPLES. The sample carries spans; `export --form trainer` cuts the clips out.
 
     `text` names the column with the instruction or caption, `reasoning` one with text that is
-    to be learned before the target (D11). `source_name` is the data set's name in a mixture, or names by task.
+    to be learned before the target (D11). `source_name` is the data set's name in a mixture; empty = the
+    pairs have a column of that name.
     """
 
     makes = SAMPLES.schema
 
-    def __init__(self, source_name: str | Mapping[str, str], *, text: str = "instruction", reasoning: str = ""):
+    def __init__(self, source_name: str = "", *, text: str = "instruction", reasoning: str = ""):
         self.source_name, self.text, self.reasoning = source_name, text, reasoning
         self.reads = ("pair_id", "video_id", "task", "source_path", "source_start_s", "source_end_s", "target_path",
                       "target_start_s", "target_end_s", "conditions", text, *([reasoning] if reasoning else []),
+                      *([] if source_name else ["source_name"]),
                       *(f.name for f in RIGHTS))
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -44,11 +44,8 @@ class BuildSamples:
         inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning)
         return {
             "sample_id": make_id("sample", pair["pair_id"], *([self.reasoning] if self.reasoning else [])),
-            "task": pair["task"], "source_name": self._name_of(pair["task"]), "inputs": inputs, "images": images,
+            "task": pair["task"], "source_name": self.source_name or pair["source_name"], "inputs": inputs, "images": images,
             "videos": videos, "split": "train", "weight": 1.0, "num_prompt_tokens": count_tokens(pair[self.text]),
             "pair_id": pair["pair_id"], "video_id": pair["video_id"], "issues": [], "num_attempts": 1,
             **{f.name: pair[f.name] for f in RIGHTS},
         }
-
-    def _name_of(self, task: str) -> str:
-        return self.source_name if isinstance(self.source_name, str) else self.source_name[task]

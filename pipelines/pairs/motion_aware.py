@@ -51,6 +51,7 @@ TINY = "tiny-model"
 
 PLANNED = pa.schema([
     *CANDIDATES.fields,
+    column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
     column("clip_id", pa.string(), "the clip that is edited"),
     column("frame_id", pa.string(), "the same: its first frame is what the image editor sees"),
     column("path", pa.string(), "the film that holds it"),
@@ -189,9 +190,7 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "pairs", (pairs := steps.finish("pairs", made.schema, both,
                                           parents=[made], settings=["both", config.refs], rules=rules,
                                           made_by=made.header.get("owners")))
-    samples = BuildSamples({"v2v": RECIPE, "vr2v": REF})
-    yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs],
-                                  settings=[RECIPE, REF])
+    yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
 
 
 def plan(clips: pa.Table, config: Config) -> pa.Table:
@@ -199,8 +198,8 @@ def plan(clips: pa.Table, config: Config) -> pa.Table:
     names = ["clip_id", "video_id", "path", "start_s", "end_s", "is_human", *CAMERA, *(f.name for f in RIGHTS)]
     rows = [row for row in clips.select(names).to_pylist() if row["is_human"] or not config.people_only]
     return pa.Table.from_pylist([row | {
-        "pair_id": make_id("pair", RECIPE, row["clip_id"]), "recipe": RECIPE, "task": "v2v", "edit": "motion",
-        "source_clip_id": row["clip_id"], "frame_id": row["clip_id"], "time_s": row["start_s"], "conditions": [],
+        "pair_id": make_id("pair", RECIPE, row["clip_id"]), "recipe": RECIPE, "source_name": RECIPE, "task": "v2v",
+        "edit": "motion", "source_clip_id": row["clip_id"], "frame_id": row["clip_id"], "time_s": row["start_s"], "conditions": [],
         "issues": [], "num_attempts": 1} for row in rows], PLANNED)
 
 
@@ -211,7 +210,7 @@ def explode(made: pa.Table, refs: bool) -> pa.Table:
         rows.append(row)
         if refs and row["drop_reason"] is None and row["reference_path"] and row["edit_kind"] not in NOTHING_NEW:
             rows.append(row | {
-                "pair_id": make_id("pair", REF, row["clip_id"]), "recipe": REF, "task": "vr2v",
+                "pair_id": make_id("pair", REF, row["clip_id"]), "source_name": REF, "task": "vr2v",
                 "conditions": [condition("reference", row["reference_path"])],
                 "instruction": f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."})
     return pa.Table.from_pylist(rows, made.schema)
