@@ -29,12 +29,14 @@ joins them. The scene, the people and the camera stay. Write
 - motion: what happens in the edited clip, told as if it had been filmed so: who moves how with the
   new thing (or without it), from beginning to end, then the camera. No word of an edit.
 """
+KINDS = ("recolour", "remove", "swap-background")  # measured edits that touch what people do or where they are
 PARTS = {"edit_prompt": "frame_edit", "instruction": "instruction", "motion_prompt": "motion", "edited_thing": "object"}
 
 
 def measured_edit(row: Mapping[str, object]) -> dict:
-    """An edit that can be done without a model. How people would move after it is not known, and not claimed."""
-    prompt = possible(row)[0]
+    """An edit of a thing that can be done without a model. How people would move after it is not known, nor claimed."""
+    about = [edit for edit in row["possible_edits"] or () if edit["object"] and edit["kind"] in KINDS]
+    prompt = possible({**row, "possible_edits": about})[0]
     camera = classical.camera_sentence({f"target_{name}": row[name] for name in classical.CAMERA},
                                        lambda slot, *options: options[0])
     things = {edit["prompt"]: edit["object"] for edit in row["possible_edits"]}

@@ -100,6 +100,13 @@ class PromptBank:
         near = self.vectors @ self._embed([prompt])[0]
         return round(1.0 - float(near.max()), 6), self.prompts[int(near.argmax())]
 
+    def begin_with(self, prompts: Sequence[str]) -> None:
+        """What an empty bank knows before its first round."""
+        if self.round or self.prompts:
+            raise ConfigError(f"the prompt bank {self.folder} has begun already")
+        self._take_in(list(dict.fromkeys(prompts)))
+        self._save()
+
     def offer(self, prompts: Sequence[str]) -> None:
         """Put prompts before the open round. Offering the same again changes nothing."""
         if prompts := sorted(set(prompts)):

@@ -46,7 +46,7 @@ NEEDS = Needs(
     cost="6 forwards a step, 40 steps of 81 frames a pair, and two requests; GPU hours not measured",
 )
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
-NOTHING_NEW = ("remove", "blur-background", "stylise")  # kinds of edits that bring nothing in to be referred to
+NOTHING_NEW = ("remove",)  # kinds of edits that leave nothing to be referred to
 TINY = "tiny-model"
 
 PLANNED = pa.schema([
@@ -199,8 +199,8 @@ def plan(clips: pa.Table, config: Config) -> pa.Table:
     rows = [row for row in clips.select(names).to_pylist() if row["is_human"] or not config.people_only]
     return pa.Table.from_pylist([row | {
         "pair_id": make_id("pair", RECIPE, row["clip_id"]), "recipe": RECIPE, "source_name": RECIPE, "task": "v2v",
-        "edit": "motion", "source_clip_id": row["clip_id"], "frame_id": row["clip_id"], "time_s": row["start_s"], "conditions": [],
-        "issues": [], "num_attempts": 1} for row in rows], PLANNED)
+        "edit": "motion", "source_clip_id": row["clip_id"], "frame_id": row["clip_id"], "time_s": row["start_s"],
+        "conditions": [], "issues": [], "num_attempts": 1} for row in rows], PLANNED)
 
 
 def explode(made: pa.Table, refs: bool) -> pa.Table:
