@@ -66,10 +66,11 @@ class PromptBank:
     """The bank in `folder`; made there with these settings if there is none, else its own hold.
 
     `round` opens it as that round left it (a resumed run sees what the first one saw); None = the last one.
+    `begin` is what a new bank knows before its first round.
     """
 
     def __init__(self, folder: str, *, capacity: int = 2000, min_novelty: float = 0.35, embedder: str = "ngrams",
-                 round: int | None = None):
+                 round: int | None = None, begin: Sequence[str] = ()):
         self.folder = folder
         rounds = [name for name, _ in storage.list_files(folder) if name.startswith("bank-")]
         if round is not None and _file_of(round) not in rounds:
@@ -82,9 +83,11 @@ class PromptBank:
                                   f"not {capacity} and {min_novelty}")
             self.round, self.capacity, self.min_novelty, self.embedder = 0, capacity, min_novelty, embedder
             self.prompts: list[str] = []
-            self._save()
         self._embed = (HashedNgrams() if self.embedder == "ngrams" else resolve_name(self.embedder)()).embed
         self.vectors = self._embed(self.prompts) if self.prompts else np.empty((0, DIM))
+        if not rounds:
+            self._take_in(list(dict.fromkeys(begin)))
+            self._save()
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -99,13 +102,6 @@ class PromptBank:
             return 1.0, ""
         near = self.vectors @ self._embed([prompt])[0]
         return round(1.0 - float(near.max()), 6), self.prompts[int(near.argmax())]
-
-    def begin_with(self, prompts: Sequence[str]) -> None:
-        """What an empty bank knows before its first round."""
-        if self.round or self.prompts:
-            raise ConfigError(f"the prompt bank {self.folder} has begun already")
-        self._take_in(list(dict.fromkeys(prompts)))
-        self._save()
 
     def offer(self, prompts: Sequence[str]) -> None:
         """Put prompts before the open round. Offering the same again changes nothing."""

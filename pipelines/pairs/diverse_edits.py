@@ -18,6 +18,7 @@ runs filled, and takes in what this run found when it ends.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,8 +47,8 @@ MECHANISMS = (POOL, BANK)
 NEEDS = Needs(
     makes=f"i2i: {I2I}; i2v: {I2V}",
     laptop="nothing: classical edits and a camera that moves over the edited picture",
-    cluster="an image editor (Qwen-Image-Edit or FLUX Kontext, one GPU a worker), an image-to-video model (our renderer "
-            "with task i2v, one 80 GB GPU a worker), a served Qwen3-VL",
+    cluster="an image editor (Qwen-Image-Edit or FLUX Kontext, one GPU a worker), an image-to-video model (our "
+            "renderer with task i2v, one 80 GB GPU a worker), a served Qwen3-VL",
     cost="two requests, one edited image and 81 frames of video a pair of samples; GPU hours not measured",
 )
 PLANNED = pa.schema([
@@ -123,10 +124,6 @@ class Config(AskConfig, FrameConfig):
         """Are edits chosen among those that the classical editor can do?"""
         return self.annotator == "classical"
 
-    @property
-    def bank_folder(self) -> str:
-        return storage.join(self.output, "prompt-bank")
-
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="nothing to edit"),
                 Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"))
@@ -165,8 +162,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
-def invent(config: Config, number: int) -> Stage:
-    return config.ask("annotators.edit_prompt:InventInstruction", bank=config.bank_folder, round=number)
+def invent(config: Config, bank: str, number: int) -> Stage:
+    return config.ask("annotators.edit_prompt:InventInstruction", bank=bank, round=number)
 
 
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
@@ -214,46 +211,48 @@ def plan(frames: pa.Table, mechanism: str, number: int | None, rounds: int) -> p
     rows = [row for row in frames.select(names).to_pylist()
             if number is None or int(digest("round", row["frame_id"], length=8), 16) % rounds == number]
     return pa.Table.from_pylist([row | {
-        "pair_id": make_id("pair", RECIPE, mechanism, row["frame_id"]), "recipe": RECIPE, "task": "i2i", "edit": "diverse",
-        "source_name": I2I, "mechanism": mechanism, "round": number, "conditions": [], "issues": [], "num_attempts": 1,
+        "pair_id": make_id("pair", RECIPE, mechanism, row["frame_id"]), "recipe": RECIPE, "task": "i2i",
+        "edit": "diverse", "source_name": I2I, "mechanism": mechanism, "round": number, "conditions": [], "issues": [], "num_attempts": 1,
     } for row in rows], PLANNED)
 
 
 def _bank_rounds(steps: Steps, frames: Manifest, listed: Sequence[Stage]) -> Iterator[tuple[str, Manifest]]:
     """Round by round: prompts of its pictures, then the bank takes in what they offered."""
     config = steps.config
-    begin = open_bank(config)
+    folder, begin = open_bank(config, frames, listed)
     for number in range(config.rounds):
         planned = _planned(steps, frames, BANK, number, begin)
-        stages = (*listed, invent(config, number))
+        stages = (*listed, invent(config, folder, number))
         manifest = steps.run("candidates", planned, stages, parents=[planned], settings=[number, begin])
-        if PromptBank(config.bank_folder).round == number:  # else an earlier run closed it
-            PromptBank(config.bank_folder).close_round()
+        if PromptBank(folder).round == number:  # else an earlier run closed it
+            PromptBank(folder).close_round()
         yield f"{BANK} {number + 1}/{config.rounds}", manifest
-    give_back(config)
+    give_back(config, folder)
 
 
-def open_bank(config: Config) -> str:
-    """The run's bank, begun from `bank` where that is named; a digest of what it began with.
+def open_bank(config: Config, frames: Manifest, listed: Sequence[Stage]) -> tuple[str, str]:
+    """Folder of the run's bank, and a digest of what it began with: the prompts of `config.bank`, if any.
 
-    A bank that is there already is the one that this run began: its first round says what it knew, so a
-    resumed run does the same as one that was never stopped.
+    Other pictures or settings have another bank. One that is there already is the one this run began: its
+    first round says what it knew, so a resumed run does the same as one that was never stopped.
     """
-    first = storage.join(config.bank_folder, "bank-00000.jsonl")
+    decides = [posixpath.basename(frames.path), [s.fingerprint() for s in (*listed, invent(config, "", 0))],
+               config.rounds, config.bank_capacity, config.bank_min_novelty]
+    folder = storage.join(config.output, "prompt-bank", digest(decides, length=8))
+    first = storage.join(folder, "bank-00000.jsonl")
     if not storage.exists(first):
-        bank = PromptBank(config.bank_folder, capacity=config.bank_capacity, min_novelty=config.bank_min_novelty)
-        if config.bank:
-            bank.begin_with(PromptBank(config.bank).prompts)
-    return digest(storage.read_bytes(first).decode())
+        known = PromptBank(config.bank).prompts if config.bank else ()
+        PromptBank(folder, capacity=config.bank_capacity, min_novelty=config.bank_min_novelty, begin=known)
+    return folder, digest(storage.read_bytes(first).decode())
 
 
-def give_back(config: Config) -> None:
+def give_back(config: Config, folder: str) -> None:
     """What the run's bank has found goes to the bank it began with, once."""
-    done = storage.join(config.bank_folder, "given-back")
+    done = storage.join(folder, "given-back")
     if not config.bank or storage.exists(done):
         return
     shared = PromptBank(config.bank, capacity=config.bank_capacity, min_novelty=config.bank_min_novelty)
-    shared.offer(PromptBank(config.bank_folder).prompts)
+    shared.offer(PromptBank(folder).prompts)
     shared.close_round()
     storage.write_bytes(done, b"")
 
