@@ -212,8 +212,8 @@ def plan(frames: pa.Table, mechanism: str, number: int | None, rounds: int) -> p
             if number is None or int(digest("round", row["frame_id"], length=8), 16) % rounds == number]
     return pa.Table.from_pylist([row | {
         "pair_id": make_id("pair", RECIPE, mechanism, row["frame_id"]), "recipe": RECIPE, "task": "i2i",
-        "edit": "diverse", "source_name": I2I, "mechanism": mechanism, "round": number, "conditions": [], "issues": [], "num_attempts": 1,
-    } for row in rows], PLANNED)
+        "edit": "diverse", "source_name": I2I, "mechanism": mechanism, "round": number, "conditions": [],
+        "issues": [], "num_attempts": 1} for row in rows], PLANNED)
 
 
 def _bank_rounds(steps: Steps, frames: Manifest, listed: Sequence[Stage]) -> Iterator[tuple[str, Manifest]]:
