@@ -14,3 +14,11 @@ FILTERS = {
     "people": "filters.people:FindPeople",
     "video_similarity": "filters.video_similarity:EmbedVideo",
 }
+
+# Measures of a made pair: ops over PAIRS rows, apart from the measures of a clip.
+PAIR_FILTERS = {
+    "edit_region": "filters.edit_region:MeasureEditRegion",
+    "edit_motion": "filters.edit_motion:MeasureEditMotion",
+    "faces_kept": "filters.faces_kept:MeasureFacesKept",
+    "background_similarity": "filters.background_similarity:MeasureBackgroundSimilarity",
+}
