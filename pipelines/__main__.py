@@ -36,8 +36,8 @@ COMMANDS = {
     "train": ("pipelines.train_on_ray:main", "train planner and renderer, all stages; resumes exactly", "model"),
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
-TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check", "encode", "train", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
+TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate", "serve-check", "encode",
+              "train", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
