@@ -21,7 +21,8 @@ STEADY_INSIDE = Rule(column="warp_error_inside", max=8.0,
                      why="the edit may flicker this much (of 255) more than the real clip did")
 STEADY_OUTSIDE = Rule(column="warp_error_outside", max=2.0,
                       why="outside the edit the target moves as the source; encoding alone costs 0.02")
-NOT_TINY = Rule(column="mask_area", min=0.002, why="a square of 4 % of the picture's side is 11 px of the 256 that a planner sees")
+NOT_TINY = Rule(column="mask_area", min=0.002,
+                why="a square of 4 % of the picture's side is 11 px of the 256 that a planner sees")
 NOT_ALL = Rule(column="mask_area", max=0.9, why="a local edit of the whole picture is a mask that ran away")
 TRACKED = Rule(column="mask_stability", min=0.5, why="a mask that jumps between frames marks no object")
 FACES = Rule(column="faces_kept", min=0.6, why="a face beside the edit that is lost was damaged; detectors blink, "
