@@ -112,7 +112,8 @@ def budgets(trials: int) -> list[str]:
             used.append(sum(found[i].num_tokens for i in placed) / (ranks * rounds * budget))
             rounds_.append(rounds)
         lines.append(f"| {budget:,}, {ranks}, {window} | {statistics.mean(rounds_):.1f} "
-                     f"| {statistics.mean(used):.0%} | {statistics.median(inside):.4f} | {statistics.median(over):.4f} |")
+                     f"| {statistics.mean(used):.0%} | {statistics.median(inside):.4f} "
+                     f"| {statistics.median(over):.4f} |")
     return lines
 
 
@@ -310,7 +311,8 @@ def main() -> None:
             ("Packs of the loader under a token budget", "Fill 0.9; a round is what the ranks do at the same time.",
              budgets(2 if quick else 7)),
             ("Padding, by FLOPs (A14B)", "How many times the FLOPs of the packed form a padded batch computes for the "
-             "same useful tokens. The batch sorted in a buffer is the fair comparison.", padding(2048 if quick else 8192)),
+             "same useful tokens. The batch sorted in a buffer is the fair comparison.",
+             padding(2048 if quick else 8192)),
             ("Latent store", "One thread, page cache warm, interleaved, median of 5.",
              stores(Path(folder), 8 if quick else 24, 12 if quick else 60)),
             ("Loader", "Small clips (some 0.01 MB), so that the cost a sample shows, not the copying of bytes.",
@@ -320,8 +322,8 @@ def main() -> None:
              timesteps(2000 if quick else 20_000)),
         ]
     head = (f"# Loader and latent store\n\n`python benchmarks/loader.py`, {time.strftime('%Y-%m-%d')}, CPU "
-            f"({platform.machine()}, 2 cores shared, load {os.getloadavg()[0]:.0f}), Python {platform.python_version()}, torch {torch.__version__}, "
-            f"pyarrow {pa.__version__}.\n")
+            f"({platform.machine()}, 2 cores shared, load {os.getloadavg()[0]:.0f}), "
+            f"Python {platform.python_version()}, torch {torch.__version__}, pyarrow {pa.__version__}.\n")
     text = head + "".join(f"\n## {title}\n\n{note}\n\n" + "\n".join(lines) + "\n" for title, note, lines in parts)
     Path(args.output).write_text(text)
     print(text)

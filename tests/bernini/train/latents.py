@@ -19,12 +19,13 @@ MEDIA = {"t2i": ("image_gen",), "v2v": ("video", "video_gen"), "vr2v": ("video",
 
 
 def write_latents(folder: Path, tasks: dict[tuple[str, str], int], *, name: str = "a", seed: int = 0,
-                  frames: tuple[int, int] = (1, 6), encoders: dict | None = None, stage: str = "III") -> Manifest:
+                  frames: tuple[int, int] = (1, 6), encoders: dict | None = None, stage: str = "III",
+                  vit_width: int = 8) -> Manifest:
     """`tasks` maps `(source_name, task)` to a number of samples; videos get `frames` latent frames, by chance."""
     rng, rows, root = np.random.default_rng(seed), [], str(folder / "features")
     for (source, task), num in tasks.items():
         for i in range(num):
-            rows.append(_row(root, rng, name, source, task, i, frames))
+            rows.append(_row(root, rng, name, source, task, i, frames, vit_width))
     path = str(folder / "latents" / f"encode-{name}")
     with ManifestWriter(path, LATENTS, LATENTS.schema) as writer:
         writer.append(pa.Table.from_pylist(rows, LATENTS.schema))
@@ -37,7 +38,7 @@ def bits(rng, *shape: int) -> np.ndarray:
     return (rng.standard_normal(shape).astype("<f4").view("<u4") >> 16).astype("<u2")
 
 
-def _row(root, rng, name, source, task, i, frames) -> dict:
+def _row(root, rng, name, source, task, i, frames, vit_width) -> dict:
     visuals, tensors, messages = [], [], []
     for n, kind in enumerate(MEDIA[task]):
         video = kind.startswith("video")
@@ -45,7 +46,7 @@ def _row(root, rng, name, source, task, i, frames) -> dict:
         visuals.append({"kind": "video" if video else "image", "is_target": kind.endswith("_gen"),
                         "num_latent_tokens": t * 2 * 2, "num_vit_tokens": 4 * t, "grid": [t, 4, 4]})
         tensors += [Feature(name="latent", visual=n, data=bits(rng, 16, t, 4, 4)),
-                    Feature(name="vit", visual=n, data=bits(rng, 4 * t, 8))]
+                    Feature(name="vit", visual=n, data=bits(rng, 4 * t, vit_width))]
         messages.append({"type": kind, "has_loss": int(kind.endswith("_gen"))})
     text = f"prompt {i % 3}"
     messages.insert(len(messages) - 1, {"type": "text", "text": text, "has_loss": 0})
