@@ -215,6 +215,12 @@ def test_one_bad_sample_is_skipped_and_named(tmp_path, damage, why):
     assert all(p.examples for p in packs)
 
 
+def test_validate_finds_what_is_damaged(bernini, tmp_path):
+    m, bad = damaged(tmp_path, flip)
+    code, out, _ = bernini("validate", m.path)
+    assert code == 1 and f"{bad}, latent: " in out and "checksum" in out
+
+
 def test_a_nan_is_skipped_and_named(tmp_path):
     from tests.bernini.train import latents
 
