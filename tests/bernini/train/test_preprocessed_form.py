@@ -29,7 +29,7 @@ def model(tiny) -> Path:
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory, model) -> Manifest:
-    return write_latents(tmp_path_factory.mktemp("l"), {("edits", "vr2v"): 3, ("pictures", "t2i"): 2}, vit_width=64,
+    return write_latents(tmp_path_factory.mktemp("l"), {("edits", "vr2v"): 3, ("pictures", "t2i"): 2}, widths=(64, 8),
                          encoders=fingerprints(open_model(model), NEEDS))
 
 
