@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
 import os
 import platform
@@ -25,9 +26,14 @@ import torch
 
 from bernini.flow import TRAINING_SHIFT, index_range
 from bernini.train.cost import CostModel
+from bernini.train.dataset import Dataset, write_index
 from bernini.train.draws import EXPERTS, DrawSettings, logit_normal_cdf, mode_inverse, noise_level, quantile
+from bernini.train.loader import Loader, LoaderConfig
 from bernini.train.packing import Item, improve, longest_first, num_rounds, pack
-from manifests.features import Feature, FeatureReader, write_features
+from manifests.features import Feature, FeatureReader, write_features, write_text
+from manifests.ids import make_id
+from manifests.manifest import Manifest, ManifestWriter
+from manifests.schema import LATENTS
 
 SHAPES = ((480, 832), (832, 480), (624, 624), (544, 720), (720, 544), (464, 848))
 MIX = {"t2i": 0.20, "t2v": 0.30, "i2i": 0.40, "i2v": 0.035, "v2v": 0.033, "iv2v": 0.032}
@@ -112,7 +118,8 @@ def budgets(trials: int) -> list[str]:
             used.append(sum(found[i].num_tokens for i in placed) / (ranks * rounds * budget))
             rounds_.append(rounds)
         lines.append(f"| {budget:,}, {ranks}, {window} | {statistics.mean(rounds_):.1f} "
-                     f"| {statistics.mean(used):.0%} | {statistics.median(inside):.4f} | {statistics.median(over):.4f} |")
+                     f"| {statistics.mean(used):.0%} | {statistics.median(inside):.4f} "
+                     f"| {statistics.median(over):.4f} |")
     return lines
 
 
@@ -221,16 +228,9 @@ STORES = {"mapped bf16 (ours)": _ours(True), "ours without checksums": _ours(Fal
 
 def loader(num: int) -> list[str]:
     """Packs of small random latents through the real store: what planning and reading cost besides the bytes."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from bernini.train.dataset import Dataset, write_index
-    from bernini.train.loader import Loader, LoaderConfig
-    from tests.bernini.train.latents import write_latents
-
     lines = ["| workers | samples/s | MB/s |", "|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
-        m = write_latents(Path(folder), {("edits", "v2v"): num, ("pictures", "t2i"): num}, frames=(10, 30))
+        m = small_latents(Path(folder), num)
         write_index(m)
         dataset = Dataset([m], needs=("latent", "vit", "text"))
         for workers in (0, 1, 2):
@@ -245,6 +245,30 @@ def loader(num: int) -> list[str]:
             stream.close()
             lines.append(f"| {workers} | {samples / seconds:,.0f} | {size / seconds / 1e6:,.0f} |")
     return lines
+
+
+def small_latents(folder: Path, num: int) -> Manifest:
+    """`num` edits of 10 to 30 latent frames of 4 x 4, with all features."""
+    rng, rows = np.random.default_rng(0), []
+    inputs = json.dumps([{"type": "video"}, {"type": "text", "text": "go"}, {"type": "video_gen", "has_loss": 1}])
+    blank = Feature(name="text", visual=None, data=np.zeros((60, 64), "<u2"))
+    text = write_text(str(folder / "features"), "0" * 32, blank)
+    for i in range(num):
+        t = int(rng.integers(10, 30))
+        sizes = {"latent": (16, t, 4, 4), "vit": (4 * t, 64)}
+        tensors = [Feature(name=name, visual=n, data=rng.integers(0, 1 << 14, size).astype("<u2"))
+                   for n in (0, 1) for name, size in sizes.items()]
+        (entries,) = write_features(str(folder / "features"), [tensors])
+        visuals = [{"kind": "video", "is_target": bool(n), "num_latent_tokens": 4 * t, "num_vit_tokens": 4 * t,
+                    "grid": [t, 4, 4]} for n in (0, 1)]
+        rows.append({"sample_id": make_id("sample", i), "task": "v2v", "source_name": "edits", "inputs": inputs,
+                     "split": "train", "weight": 1.0, "visuals": visuals, "num_text_tokens": 60,
+                     "num_empty_text_tokens": 60, "num_planner_text_tokens": 60,
+                     "features": [*entries, text, {**text, "name": "empty_text"}]})
+    with ManifestWriter(str(folder / "latents" / "x"), LATENTS, LATENTS.schema) as writer:
+        writer.append(pa.Table.from_pylist(rows, LATENTS.schema))
+        return writer.commit(name="x", row="", parents=[], config={"stage": "III"}, versions={},
+                             feature_folder="../../features", encoders={"vae": "a", "vision": "b", "text": "c"})
 
 
 # Timesteps
@@ -306,22 +330,23 @@ def main() -> None:
         parts = [
             ("Balance over ranks", f"Largest against smallest rank by FLOPs, median of windows. Tokens of the mix: "
              f"mean {statistics.mean(mix):,.0f}, median {mix[10_000]:,}, 95 % {mix[19_000]:,}, most {mix[-1]:,}.",
-             balance(5 if quick else 21)),
+             balance(5 if quick else 11)),
             ("Packs of the loader under a token budget", "Fill 0.9; a round is what the ranks do at the same time.",
-             budgets(2 if quick else 7)),
+             budgets(2 if quick else 5)),
             ("Padding, by FLOPs (A14B)", "How many times the FLOPs of the packed form a padded batch computes for the "
-             "same useful tokens. The batch sorted in a buffer is the fair comparison.", padding(2048 if quick else 8192)),
+             "same useful tokens. The batch sorted in a buffer is the fair comparison.",
+             padding(2000 if quick else 6000)),
             ("Latent store", "One thread, page cache warm, interleaved, median of 5.",
-             stores(Path(folder), 8 if quick else 24, 12 if quick else 60)),
+             stores(Path(folder), 8 if quick else 16, 12 if quick else 40)),
             ("Loader", "Small clips (some 0.01 MB), so that the cost a sample shows, not the copying of bytes.",
-             loader(50 if quick else 400)),
+             loader(50 if quick else 150)),
             ("Timesteps: inverse CDF against drawing until it fits", "One draw at a time, as a loader does it. The "
              "point is that a draw is a function of its key; the time does not matter.",
-             timesteps(2000 if quick else 20_000)),
+             timesteps(2000 if quick else 8000)),
         ]
     head = (f"# Loader and latent store\n\n`python benchmarks/loader.py`, {time.strftime('%Y-%m-%d')}, CPU "
-            f"({platform.machine()}, 2 cores shared, load {os.getloadavg()[0]:.0f}), Python {platform.python_version()}, torch {torch.__version__}, "
-            f"pyarrow {pa.__version__}.\n")
+            f"({platform.machine()}, 2 cores shared, load {os.getloadavg()[0]:.0f}), "
+            f"Python {platform.python_version()}, torch {torch.__version__}, pyarrow {pa.__version__}.\n")
     text = head + "".join(f"\n## {title}\n\n{note}\n\n" + "\n".join(lines) + "\n" for title, note, lines in parts)
     Path(args.output).write_text(text)
     print(text)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -109,12 +110,17 @@ def prompt_of(messages: list[Mapping]) -> str:
 
 
 class Encoders:
-    """The frozen encoders of a model folder, each loaded when first used. Threads may share it."""
+    """The frozen encoders of a model folder, each loaded when first used.
+
+    Threads may share it: they decode side by side and encode in turn, because the autoencoder keeps
+    its frame cache in the module.
+    """
 
     def __init__(self, model: ModelFolder, settings: EncodeSettings, *, device: str = "auto"):
         self.model, self.settings = model, settings
         self.memory = MemorySettings(device=device).resolved()
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.RLock()
         for need in settings.needs:
             part(model, PART_OF[need])  # a missing one is refused before any work
 
@@ -153,11 +159,12 @@ class Encoders:
 
     def text(self, text: str) -> Tensor:
         """bfloat16 `[rows, W]` of a text; equal texts are encoded once."""
-        if text not in self._texts:
-            self._texts[text] = self._parts["text"](text).to(torch.bfloat16)
-            if len(self._texts) > TEXTS_HELD:
-                self._texts.popitem(last=False)
-        return self._texts[text]
+        with self._lock:
+            if text not in self._texts:
+                self._texts[text] = self._parts["text"](text).to(torch.bfloat16)
+                if len(self._texts) > TEXTS_HELD:
+                    self._texts.popitem(last=False)
+            return self._texts[text]
 
     @property
     def text_width(self) -> int:
@@ -187,9 +194,13 @@ class Encoders:
     def _planner_tokenizer(self):
         return self._parts.planner_tokenizer()
 
-    @torch.no_grad()
     def _visual(self, media: SampleMedia) -> EncodedVisual:
         shown, seen = read_media(media, self.settings)
+        with self._lock:
+            return self._look(media, shown, seen)
+
+    @torch.no_grad()
+    def _look(self, media: SampleMedia, shown: np.ndarray, seen: np.ndarray) -> EncodedVisual:
         latent = vit = grid = None
         if LATENT in self.settings.needs:
             latent = self._parts["vae"].encode(shown)[0].to(torch.bfloat16)

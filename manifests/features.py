@@ -30,6 +30,7 @@ import numpy as np
 
 from . import storage
 from .errors import ManifestError, MediaError
+from .manifest import Manifest, live
 
 ALIGN = 64
 DTYPES = {"bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
@@ -105,6 +106,19 @@ def _entry(feature: Feature, *, offset: int) -> dict:
     data = _bytes(feature)
     return {"name": feature.name, "visual": feature.visual, "file": None, "offset": offset, "num_bytes": len(data),
             "shape": list(feature.data.shape), "dtype": feature.dtype, "crc32": zlib.crc32(data)}
+
+
+def broken_features(m: Manifest) -> list[str]:
+    """Every feature of the accepted rows of a LATENTS manifest that cannot be read whole, in words."""
+    reader, problems = FeatureReader(feature_root(m.path, m.header["feature_folder"])), []
+    for batch in m.batches(["sample_id", "features", "drop_reason"]):
+        for row in live(batch).to_pylist():
+            for entry in row["features"]:
+                try:
+                    reader.read(entry)
+                except MediaError as error:
+                    problems.append(f"{row['sample_id']}, {entry['name']}: {error}")
+    return problems
 
 
 class FeatureReader:

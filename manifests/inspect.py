@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from . import storage
 from .columns import FAILED, doc_of
 from .errors import ConfigError, ManifestError
+from .features import broken_features
 from .manifest import HEADER, Manifest, find_manifests
 
 
@@ -181,13 +182,15 @@ def _unfinished(folder: str):
 
 
 def validate(manifest: str, /) -> int:
-    """Check parts, schema, keys and counts; exit code 1 and one line for each problem.
+    """Check parts, schema, keys, counts and the checksums of features; exit code 1 and one line for each problem.
 
     Args:
         manifest: folder of a manifest.
     """
     m = Manifest.open(manifest)
     problems = m.validate()
+    if m.stop.name == "latents" and not problems:
+        problems = broken_features(m)
     for problem in problems:
         print(f"{m.path}: {problem}")
     if not problems:

@@ -21,6 +21,7 @@ COMMANDS = {
     "encode": ("pipelines.encode_samples:main", "samples → latents, ViT features, text embeddings; resumes", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
     "import-trainer": ("manifests.trainer_form:import_trainer", "samples from the released trainer's form", "make"),
+    "trainer-latents": ("bernini.preprocessed_form:main", "latents to and from the released preprocessed form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),
     "stats": ("manifests.inspect:stats", "distribution of every measure", "look"),
@@ -37,7 +38,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate", "serve-check", "encode",
-              "train", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
+              "train", "trainer-latents", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 

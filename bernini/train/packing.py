@@ -17,7 +17,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 CLOSE_ENOUGH = 1.001  # largest to smallest; below it other things than cost decide who waits
 
 

@@ -153,6 +153,22 @@ def test_a_text_is_stored_once(latents, samples, model):
     assert {f: f.stat().st_mtime_ns for f in (root / "text").rglob("*.bin")} == before
 
 
+def test_threads_that_encode_give_the_bits_of_none(samples, encoders):
+    import itertools
+
+    from bernini.train.cost import CostModel
+    from bernini.train.loader import Loader, LoaderConfig
+
+    raw, bits = Dataset([samples], needs=SETTINGS.needs, encoders=encoders), []
+    cost = CostModel.of(encoders.model, SETTINGS.needs)
+    for workers in (0, 3):
+        loader = Loader(raw, LoaderConfig(token_budget=400, window=3, max_samples=3), cost, num_workers=workers)
+        packs = list(itertools.islice(loader, 2))
+        bits.append([(e.sample_id, [(v.latent.sum().item(), v.vit.sum().item()) for v in e.visuals])
+                     for p in packs for e in p.examples])
+    assert bits[0] == bits[1] and len(bits[0]) >= 4
+
+
 class Stopped(Exception):
     pass
 

@@ -19,6 +19,7 @@ from manifests.columns import set_column
 from manifests.errors import ConfigError, ManifestError
 from manifests.manifest import ManifestWriter
 from manifests.mixtures import Mixture
+from manifests.schema import STOPS
 
 from .latents import ENCODERS, write_latents
 
@@ -214,6 +215,12 @@ def test_one_bad_sample_is_skipped_and_named(tmp_path, damage, why):
     assert all(p.examples for p in packs)
 
 
+def test_validate_finds_what_is_damaged(bernini, tmp_path):
+    m, bad = damaged(tmp_path, flip)
+    code, out, _ = bernini("validate", m.path)
+    assert code == 1 and f"{bad}, latent: " in out and "checksum" in out
+
+
 def test_a_nan_is_skipped_and_named(tmp_path):
     from tests.bernini.train import latents
 
@@ -268,14 +275,19 @@ def test_features_that_were_not_made_are_asked_for_by_name(tmp_path):
         Dataset([m], needs=("latent", "text"))
 
 
-def test_raw_samples_without_a_model_name_the_command(film_run):
-    with pytest.raises(ManifestError, match="bernini encode"):
-        Dataset([film_run["samples"]], needs=NEEDS)
+def empty(folder, stop):
+    with ManifestWriter(str(folder / stop / "x"), STOPS[stop], STOPS[stop].schema) as writer:
+        return writer.commit(name="x", row="", parents=[], config={}, versions={})
 
 
-def test_other_tables_empty_ones_and_twins_are_refused(manifest, film_run, tmp_path):
+def test_raw_samples_without_a_model_name_the_command(tmp_path):
+    with pytest.raises(ManifestError, match="bernini encode .* --model DIR --output OUT"):
+        Dataset([empty(tmp_path, "samples")], needs=NEEDS)
+
+
+def test_other_tables_empty_ones_and_twins_are_refused(manifest, tmp_path):
     with pytest.raises(ManifestError, match="is a clips table"):
-        Dataset([film_run["clips"]], needs=NEEDS)
+        Dataset([empty(tmp_path, "clips")], needs=NEEDS)
     with pytest.raises(ManifestError, match="no accepted sample of the split 'validation'"):
         Dataset([manifest], needs=NEEDS, split="validation")
     with pytest.raises(ManifestError, match="stands 2 times"):
