@@ -21,13 +21,9 @@ from tests.conftest import moving_frames
 from .test_video_pairs import frame as rows_of
 
 
-@pytest.fixture(scope="module")
-def stops(film, film_run, tmp_path_factory):
-    """The recipe over the sample film; the films were scanned by the video-pair recipe before."""
-    out = tmp_path_factory.mktemp("image-out")
-    shutil.copytree(Path(film_run["videos"].path).parent, out / "videos")
-    return run(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True,
-                      max_pairs_per_video=5))
+@pytest.fixture
+def stops(image_run):
+    return image_run
 
 
 def good(table: pd.DataFrame) -> pd.DataFrame:
