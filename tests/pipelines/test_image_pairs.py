@@ -186,6 +186,14 @@ def test_every_file_is_accounted_for_and_pictures_are_frames_without_a_time(mixe
     assert sizes["a.png"] == (400, 300) and sizes["turned.jpg"] == (300, 400)
 
 
+def test_the_story_of_a_picture_breaks_no_rule_about_neighbours(mixed_run, bernini):
+    frames = rows_of(mixed_run["frames"])
+    picture = frames[frames.path.str.endswith("/a.png")].frame_id.iloc[0]
+    code, out, _ = bernini("why", mixed_run["frames"].path, picture)
+    assert code == 0 and f"frame {picture}: accepted" in out
+    assert "rule holds  neighbour_scaling <= 0.5: null" in out and "BROKEN" not in out
+
+
 def test_open_clip_takes_the_place_of_classical(tiny_clip, mixed_run, tmp_path):  # noqa: F811
     """Equal key frames, other embeddings; the header says whose."""
     source = str(Path(rows_of(mixed_run["videos"]).path.iloc[0]).parent)
