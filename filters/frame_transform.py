@@ -18,6 +18,7 @@ from manifests.media import fit, shrink
 FEATURE_PX, FLOW_PX = 480, 192   # long sides at which features and flow are looked for
 NUM_FEATURES = 600
 MAX_ERROR_PX = 3.0
+STILL_FIRST = 0.8     # a still camera is believed when it explains nearly as many matches as the best fit
 MIN_INLIERS, MIN_SHARE = 12, 0.15   # fewer matches that agree are chance: 1 of 200 unrelated pairs has as many
 
 F32 = pa.float32()
@@ -69,11 +70,20 @@ class CompareFrames:
         source = np.float32([points_a[m.queryIdx].pt for m in matches])
         target = np.float32([points_b[m.trainIdx].pt for m in matches])
         cv2.setRNGSeed(0)  # RANSAC draws from OpenCV's global generator
-        matrix, inliers = cv2.estimateAffinePartial2D(source, target, ransacReprojThreshold=MAX_ERROR_PX,
-                                                      maxIters=1000)
-        num = 0 if matrix is None else int(inliers.sum())
+        matrix, num = _ransac(source, target)
+        stayed = np.hypot(*(source - target).T) < MAX_ERROR_PX
+        if stayed.sum() >= STILL_FIRST * num:  # what moves before a still camera must not pass for the camera
+            matrix, num = _ransac(source[stayed], target[stayed])
         share = num / len(matches)
         return (matrix if num >= MIN_INLIERS and share >= MIN_SHARE else None), share, size
+
+
+def _ransac(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray | None, int]:
+    """The similarity transform that most of these points agree with, and how many do."""
+    if len(source) < MIN_INLIERS:
+        return None, 0
+    matrix, inliers = cv2.estimateAffinePartial2D(source, target, ransacReprojThreshold=MAX_ERROR_PX, maxIters=1000)
+    return matrix, 0 if matrix is None else int(inliers.sum())
 
 
 def parts_of(matrix: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float]:

@@ -163,7 +163,9 @@ def _notice(album: Album, chain: Chain) -> str:
         listed = "".join(f"<li>{esc(reason, 250)}</li>" for reason in reasons[:12])
         more = f"<li>and {len(reasons) - 12} more</li>" if len(reasons) > 12 else ""
         all_ = len(album.missing) + len(album.pictures)
-        lines.append(f"<p><b>{count(len(album.missing))} of {count(all_, 'clip')} could not be read</b>; "
+        stills = any(not span.is_clip for span in (*album.missing, *album.pictures))
+        of_all = count(all_, "picture" if stills else "clip")
+        lines.append(f"<p><b>{count(len(album.missing))} of {of_all} could not be read</b>; "
                      f"their places say why.</p><ul>{listed}{more}</ul>")
     for parent in chain.absent[:4]:
         lines.append(f"<p><b>A parent could not be opened</b>, so the funnel begins later: {esc(parent, 300)}</p>")
@@ -216,6 +218,6 @@ def main(argv: list[str] | None = None) -> int:
     except (BerniniError, OSError) as error:
         print(f"bernini report: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
-    missing = f", {len(report.missing)} clips could not be read" if report.missing else ""
-    print(f"{report.path} ({report.num_bytes / 1e6:.1f} MB, {report.num_pictures} clips{missing})")
+    missing = f", {len(report.missing)} could not be read" if report.missing else ""
+    print(f"{report.path} ({report.num_bytes / 1e6:.1f} MB, {report.num_pictures} clips and pictures{missing})")
     return 0

@@ -136,7 +136,7 @@ PAIRS = Stop(
 )
 
 CANDIDATES = Stop(
-    name="candidates", row="two clips of one video that might become a pair", key="pair_id",
+    name="candidates", row="two clips or frames of one video that might become a pair", key="pair_id",
     fields=PAIRS.fields,
 )
 

@@ -66,6 +66,7 @@ def _print_rules(m: Manifest, row: dict, pad: str) -> None:
         else:
             held = value is not None and (low is None or value >= low) and (high is None or value <= high)
             bounds = f"{'' if low is None else f'{low:g} <= '}{rule['column']}{'' if high is None else f' <= {high:g}'}"
+        held = held or (value is None and rule.get("optional", False))
         shown = "null" if value is None else f"{len(value)} values" if isinstance(value, list) else clean(_short(value))
         print(f"{pad}  rule {'holds ' if held else 'BROKEN'} {bounds}: {shown}  ({rule['why']})")
     for name, value in (m.header.get("policy") or {}).items():

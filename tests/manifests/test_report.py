@@ -34,7 +34,7 @@ PAIR_COLUMNS = (column("video_similarity", pa.float32(), "cosine"), column("is_h
                 column("transition", S, "coarse"), column("instruction", S, "prompt"))
 ADDED = {"videos": (column("verdict", S, "good or why not"), column("decoded_s", F, "length", "s")),
          "clips": (column("sharpness", F, "variance of the Laplacian"),),
-         "candidates": PAIR_COLUMNS[:2], "pairs": PAIR_COLUMNS, "samples": ()}
+         "frames": (), "documents": (), "candidates": PAIR_COLUMNS[:2], "pairs": PAIR_COLUMNS, "samples": ()}
 
 
 def film(path: Path, seconds: float = 8.0, size: tuple[int, int] = (96, 64), seed: int = 0) -> str:
@@ -237,6 +237,88 @@ def test_other_stops(chain, tmp_path):
     assert "Make it <rain>." in page.text and "target 0:00.50 – 0:03.00" in page.text and "v2v" in page.text
     empty = Page(build_report(write(tmp_path / "empty", "pairs", [])))
     assert "No accepted row to show." in empty.text
+
+
+def picture(path: Path, value: int, size: tuple[int, int] = (80, 60)) -> str:
+    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path)
+    return str(path)
+
+
+def shown(img: dict) -> np.ndarray:
+    """The first frame of an `<img>` as RGB."""
+    with Image.open(io.BytesIO(base64.b64decode(img["src"].split(",", 1)[1]))) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_pairs_of_pictures_and_frames_show_as_stills(tmp_path):
+    """A pair of files, and one of moments in a film: neither moves nor has a duration."""
+    clip = film(tmp_path / "a.mp4", seconds=8, size=(160, 64))
+    schema = pa.schema([*STOPS["pairs"].fields, column("frame_similarity", pa.float32(), "cosine"),
+                        *(column(f"{s}_time_s", F, "moment", "s") for s in ("source", "target")), *ACCOUNT])
+    base = {"video_id": "v", "recipe": "image-pairs", "task": "i2i", "num_attempts": 1}
+    rows = [base | {"pair_id": "p-1", "frame_similarity": 0.8, "source_path": picture(tmp_path / ("ab" * 16 + ".png"), 40),
+                    "target_path": picture(tmp_path / "b.jpg", 200)},
+            base | {"pair_id": "p-2", "frame_similarity": 0.9, "source_path": clip, "target_path": clip,
+                    "source_time_s": 1.0, "target_time_s": 7.0}]
+    with ManifestWriter(f"{tmp_path}/pairs/demo-0123abcd", STOPS["pairs"], schema) as writer:
+        writer.append(pa.Table.from_pylist(rows, schema))
+        manifest = writer.commit(name="demo", parents=[])
+    page = Page(build_report(manifest))
+    images = page.all("img")
+    assert len(images) == 4 and not any(is_animated(img["src"]) for img in images)
+    assert abs(shown(images[0]).mean() - 40) < 4 and abs(shown(images[1]).mean() - 200) < 4
+    bright = [float(np.argwhere(shown(img)[26, :, 0] > 200).mean()) for img in images[2:]]
+    assert np.allclose(bright, [6 + t / 8 * 148 for t in (1.0, 7.0)], atol=4)  # the square has moved
+    assert [img["alt"] for img in images[1:3]] == ["target picture of b.jpg", "source picture of a.mp4, 0:01.00"]
+    assert "abababab…" in page.text and "ab" * 16 not in page.text.replace("all columns", "")
+    assert "0.800" in page.text and "ten moments" not in page.text and "Clip durations" not in page.text
+    assert [a["data-similarity"] for a in page.all("article")] == ["0.8", "0.9"]
+
+
+def test_conditions_and_masks_stand_beside_the_sides(tmp_path):
+    """References, a first frame and a further video with their roles; what a mask marks is tinted."""
+    clip = film(tmp_path / "a.mp4")
+    mask = np.zeros((64, 96, 3), np.uint8)
+    mask[:, 48:] = 255
+    write_video(str(tmp_path / "mask.mp4"), (mask for _ in range(20)), fps=10)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    conditions = [{"role": "reference", "kind": "image", "path": picture(tmp_path / "hat.png", 90)},
+                  {"role": "first_frame", "kind": "image", "path": picture(tmp_path / "first.png", 120)},
+                  {"role": "part", "kind": "video", "path": clip, "start_s": 3.0, "end_s": 5.0}]
+    rows = [pair(clip, 0, conditions=conditions, mask_path=str(tmp_path / "mask.mp4")),
+            pair(clip, 1, mask_path=str(tmp_path / "mask.png")),
+            pair(clip, 2, mask_path=str(tmp_path / "gone.png")),
+            pair(None, 3, target_path=clip, conditions=conditions[:1])]
+    page = Page(build_report(write(tmp_path, "pairs", rows)))
+    roles = [img["alt"].split(" of ")[0] for img in page.all("img")]
+    assert roles == ["source clip", "reference picture", "first frame picture", "part clip", "target clip", "mask clip",
+                     "source clip", "target clip", "mask clip", "source clip", "target clip", "reference picture", "target clip"]
+    for img in (page.all("img")[5], page.all("img")[8]):
+        left, right = shown(img)[:, :40], shown(img)[:, 56:]
+        assert right[..., 0].mean() > right[..., 1].mean() + 60 and abs(left[..., 0].mean() - left[..., 1].mean()) < 25
+    assert "media could not be read" in page.text and "gone.png" in page.text
+    for words in ("reference", "first frame", "part 0:03.00 – 0:05.00 2.0 s", "mask 0:01.00"):
+        assert words in page.text
+
+
+def test_frames_documents_and_interleaved_samples(tmp_path):
+    clip = film(tmp_path / "a.mp4")
+    red, blue = picture(tmp_path / "red.png", 60), picture(tmp_path / "blue.png", 140)
+    frames = [{"frame_id": f"f-{i}", "video_id": "v", "path": path, "time_s": time_s, "width": 90 + i}
+              for i, (path, time_s) in enumerate(((clip, 2.0), (red, None), (str(tmp_path / "gone.png"), None)))]
+    page = Page(build_report(write(tmp_path, "frames", frames)))
+    assert [img["alt"] for img in page.all("img")] == ["frame picture of a.mp4, 0:02.00", "frame picture of red.png"]
+    assert "1 of 3 pictures could not be read" in page.text and "Frames" in page.text
+
+    document = {"document_id": "d-1", "path": "pages.jsonl", "order": ["text", "image"], "texts": ["Once."], "images": [red]}
+    page = Page(build_report(write(tmp_path, "documents", [document])))
+    assert len(page.all("img")) == 1 and "Once." in page.text
+
+    inputs = [{"type": "image"}, {"type": "text", "text": "Then"}, {"type": "image_gen"}, {"type": "cot_text", "text": "It rains."}]
+    sample = {"sample_id": "s-1", "task": "interleaved", "inputs": json.dumps(inputs), "images": [red, blue]}
+    page = Page(build_report(write(tmp_path, "samples", [sample])))
+    assert [img["alt"] for img in page.all("img")] == ["source picture of red.png", "target picture of blue.png"]
+    assert "prompt Then" in page.text and "learned It rains." in page.text
 
 
 def test_command_line(chain, tmp_path, capsys):

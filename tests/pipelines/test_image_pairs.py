@@ -17,17 +17,14 @@ from manifests.columns import FAILED
 from manifests.errors import ConfigError, RunStopped
 from pipelines.pairs.image_pairs import Config, run
 from tests.conftest import moving_frames
+from tests.filters.test_frames import tiny_clip  # noqa: F401  a fixture
 
 from .test_video_pairs import frame as rows_of
 
 
-@pytest.fixture(scope="module")
-def stops(film, film_run, tmp_path_factory):
-    """The recipe over the sample film; the films were scanned by the video-pair recipe before."""
-    out = tmp_path_factory.mktemp("image-out")
-    shutil.copytree(Path(film_run["videos"].path).parent, out / "videos")
-    return run(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True,
-                      max_pairs_per_video=5))
+@pytest.fixture
+def stops(image_run):
+    return image_run
 
 
 def good(table: pd.DataFrame) -> pd.DataFrame:
@@ -187,6 +184,27 @@ def test_every_file_is_accounted_for_and_pictures_are_frames_without_a_time(mixe
     assert pictures.neighbour_motion.isna().all() and (pictures.num_siblings == 1).all()
     sizes = dict(zip(names, zip(pictures.width, pictures.height, strict=True), strict=True))
     assert sizes["a.png"] == (400, 300) and sizes["turned.jpg"] == (300, 400)
+
+
+def test_the_story_of_a_picture_breaks_no_rule_about_neighbours(mixed_run, bernini):
+    frames = rows_of(mixed_run["frames"])
+    picture = frames[frames.path.str.endswith("/a.png")].frame_id.iloc[0]
+    code, out, _ = bernini("why", mixed_run["frames"].path, picture)
+    assert code == 0 and f"frame {picture}: accepted" in out
+    assert "rule holds  neighbour_scaling <= 0.5: null" in out and "BROKEN" not in out
+
+
+def test_open_clip_takes_the_place_of_classical(tiny_clip, mixed_run, tmp_path):  # noqa: F811
+    """Equal key frames, other embeddings; the header says whose."""
+    source = str(Path(rows_of(mixed_run["videos"]).path.iloc[0]).parent)
+    stops = run(Config(input=source, output=str(tmp_path), engine="local", quiet=True, min_frame_motion=0.0,
+                       frame_embedder="open_clip", frame_embedder_model=str(tiny_clip), similarity_min=-1.0,
+                       similarity_max=1.0))
+    frames, classical = rows_of(stops["frames"]), rows_of(mixed_run["frames"])
+    assert frames.frame_id.tolist() == classical.frame_id.tolist() and frames.sharpness.equals(classical.sharpness)
+    assert set(frames.frame_embedding.str.len()) == {24} != set(classical.frame_embedding.str.len())
+    assert str(tiny_clip) in stops["pairs"].header["owners"]["frame_similarity"]["backend"]
+    assert mixed_run["pairs"].header["owners"]["frame_similarity"]["backend"] == "classical"
 
 
 def test_pictures_make_no_pairs(mixed_run):

@@ -224,10 +224,16 @@ def test_a_model_rewrites_and_asks(web, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def film_stops(film, film_run, tmp_path_factory):
+def film_stops(film, image_run, tmp_path_factory):
+    """Beside the finished stops of the image-pair recipe."""
     out = tmp_path_factory.mktemp("interleaved-out")
-    shutil.copytree(Path(film_run["videos"].path).parent, out / "videos")
+    for stop in ("videos", "frames"):
+        shutil.copytree(Path(image_run[stop].path).parent, out / stop)
     return run(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True))
+
+
+def test_frames_of_another_recipe_are_used_as_they_are(image_run, film_stops):
+    assert Path(film_stops["frames"].path).name == Path(image_run["frames"].path).name
 
 
 def test_films_give_up_to_eight_spread_key_frames_with_transitions(film_stops):
