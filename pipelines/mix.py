@@ -12,6 +12,8 @@ the stage's start (`--progress`). The released trainer reads a changing schedule
 `--snapshots N` writes N constant ones (mix_snapshots.py) and `--simulate` prints what they draw.
 
 Memory: rows pass in batches; what is held is a few numbers for each data set.
+
+    bernini mix OUT/samples/* --stage IIa --rights research --output OUT --steps 20000 --samples-per-step 64
 """
 
 from __future__ import annotations
@@ -231,6 +233,9 @@ def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dic
     for reason, num in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
         print(f"left out: {num:,} {reason}")
     there = {group_of(*key) for key in amounts}
+    if config.trainer_data and blend.decayed and config.snapshots == 1:
+        print(f"warning: {', '.join(blend.decayed)} decay in this stage; one constant mixture holds them at their "
+              "mean. Cut the stage with --snapshots, e.g. --snapshots 8")
     if missing := [f"{g} {w:g}" for g, w in blend.groups.items() if g not in there]:
         print(f"warning: nothing is there of {', '.join(missing)}; the rest takes their shares")
     for key in sorted(amounts):

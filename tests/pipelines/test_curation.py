@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from manifests.media import write_video
 from manifests.messages import video_item
 from manifests.schema import CLIPS, SAMPLES
 from manifests.spans import read_span
+from pipelines.local import build
 from pipelines.measure import Config as MeasureConfig
 from pipelines.measure import measure
+from pipelines.stage import Stage, check
 
 
 def measured(path: str, out, *filters: str, **settings) -> pa.Table:
@@ -47,6 +50,23 @@ def test_measures_of_a_second_look_equal_those_of_the_scan(some_clips, tmp_path)
         # A seek lands on other frames at 4 per second, the damage of broken.mp4 is not looked for.
         assert np.nanmedian(np.abs(old - new) / (np.abs(old) + 1e-2)) < 0.05, name
     assert again.filter(pc.is_valid(again["drop_reason"]))["sharpness"].is_valid().to_pylist()  # as they were
+
+
+@pytest.mark.parametrize("stage", [
+    Stage(op="pipelines.measure:MeasureRows", kwargs={"filters": ("letterbox", "picture_hash"), "stop": "clips"}),
+    Stage(op="filters.licence:ClassifyLicence"),
+], ids=lambda stage: stage.name)
+def test_the_new_ops_keep_the_contract(stage, some_clips):
+    table = live(some_clips.table()).slice(0, 2)
+    broken = pa.concat_tables([table, table.slice(0, 1).set_column(
+        table.schema.get_field_index("path"), table.schema.field("path"), pa.array(["/nowhere.mp4"]))])
+    before, op = broken.to_pylist(), build(pickle.loads(pickle.dumps(stage)))
+    out = op(broken)
+    assert broken.to_pylist() == before and out.schema.equals(check((stage,), broken.schema))
+    assert out.equals(op(broken)) and op(broken.slice(0, 0)).schema.equals(out.schema)
+    if "picture_hash" in out.column_names:
+        assert out["picture_hash"].is_null().to_pylist() == [False, False, True]
+        assert "cannot open /nowhere.mp4" in out["issues"].to_pylist()[2][-1]
 
 
 def first_rows(manifest: Manifest, num: int, tmp_path) -> str:
