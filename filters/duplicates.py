@@ -28,8 +28,9 @@ from .picture_hash import NUM_BITS
 HASH = "picture_hash"
 CHECKED = 20_000        # pairs whose exact cosines are taken at once
 NUM_NEIGHBOURS = 16     # a larger group is still found: its rows are linked through each other
-# Copies of 41 clips of the sample film, encoded again (crf 36), halved, begun 0.3 s later, brightened: nine tenths
-# agree in over 0.91 of the bits and 0.96 of the classical embedding; cut by 4 % on each side in 0.79 and 0.97.
+# Of 105 copies of 21 clips of the sample film (encoded again at crf 36, halved, begun 0.3 s later, brightened, cut by
+# 4 % on each side) the hash finds 84, nearly all but the cut ones, and both together 104; of the 210 pairs of clips one
+# is marked: two shots of one photograph.
 DEFAULTS = {HASH: 0.88, "video_embedding": 0.96, "frame_embedding": 0.97}
 COLUMNS = (
     column("duplicate_group", pa.string(), "key of the row that stands for the group; null = nothing is alike"),

@@ -42,6 +42,7 @@ from .sources import Sources
 
 Key = tuple[str, str]  # (source_name, task)
 NUM_TOKENS = column("num_tokens", pa.int64(), "tokens of all streams at 480p, and of the text", "tokens")
+WEIGHT = column("weight", pa.float64(), "share of all draws of the stage; over a data set they add up to its share")
 NEEDED = ("source_name", "task", "drop_reason", "licence", "weight", "images", "videos")
 
 
@@ -194,7 +195,8 @@ def _weights(batch: pa.Table) -> np.ndarray:
 def write(config: Config, blend: Mixture, sources: Sources, ruled: Ruled, amounts: dict[Key, Amount],
           shares: dict[Key, float]) -> Manifest:
     new = (LICENCE_ID, RIGHTS, NUM_TOKENS)
-    schema = pa.schema([*(f for f in sources.schema if f.name not in {n.name for n in new}), *new])
+    schema = pa.schema([*(WEIGHT if f.name == WEIGHT.name else f for f in sources.schema
+                          if f.name not in {n.name for n in new}), *new])
     settings = [config.stage, sorted(config.weight), config.rights, config.progress]
     made_by = {n.name: {"op": "filters.licence:ClassifyLicence"} for n in new[:2]} | {
         "num_tokens": {"op": "manifests.sample_size:sample_tokens"}, "weight": {"op": "pipelines.mix:mix"}}
@@ -211,7 +213,7 @@ def _weighted(ruled: Ruled, amounts: dict[Key, Amount], shares: dict[Key, float]
                                for k in keys])
         alive = batch["drop_reason"].is_null().to_numpy()
         values = np.where(alive, _weights(batch) * (per_weight[index] if len(keys) else 0.0), 0.0)
-        batch = set_column(batch, batch.schema.field("weight"), pa.array(values))
+        batch = set_column(batch, WEIGHT, pa.array(values))
         yield set_column(batch, NUM_TOKENS, pa.array(sample_tokens(batch["images"], batch["videos"])))
 
 

@@ -177,6 +177,26 @@ def samples(tmp_path_factory) -> str:
     return folder
 
 
+def test_filter_keeps_what_its_rules_say(bernini, samples, tmp_path):
+    code, out, err = bernini("filter", samples, "--keep", "weight<=1.5", "task=v2v|i2i", "--rights", "research",
+                             "--write", tmp_path / "f")
+    assert code == 0, err
+    manifest = Manifest.open(str(tmp_path / "f"))
+    rows = manifest.table().to_pylist()
+    assert manifest.validate() == [] and {r["source_name"] for r in rows if not r["drop_reason"]} == {"video-pairs"}
+    reasons = {r["source_name"]: r["drop_reason"] for r in rows if r["weight"] == 1.0 and r["drop_reason"] != "because"}
+    assert reasons == {"inhouse-t2v": "task is t2v", "video-pairs": None, "vace-hq": "rights is unknown",
+                       "pico-banana-400k": "rights is non-commercial no-derivatives"}
+    assert {r["drop_reason"] for r in rows if r["weight"] == 2.0} == {"weight>1.5"}
+    for words, message in ((["x<=1"], "has no column x; it has sample_id"), (["weight~1"], "write COLUMN<=NUMBER"),
+                           (["weight=1"], "holds double: numbers with <= and >="), (["weight<=a"], "'a' is no number")):
+        code, _, err = bernini("filter", samples, "--keep", *words, "--write", tmp_path / "g")
+        assert code == 2 and message in err
+    assert bernini("filter", samples, "--write", tmp_path / "g")[0] == 2
+    code, _, _ = bernini("filter", samples, "--keep", "num_prompt_tokens>=3", "--keep-unmeasured", "--write", tmp_path / "h")
+    assert code == 0 and Manifest.open(str(tmp_path / "h")).header["drops"] == {"because": 4}
+
+
 def mixed(out: str) -> pa.Table:
     return Manifest.open(out.split()[-1]).table()
 
