@@ -9,7 +9,7 @@ import platform
 # Packages whose version can change a pixel, a number or a row.
 PACKAGES = (
     "bernini", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "scenedetect-headless",
-    "ray", "torch", "transformers", "open-clip-torch", "vllm",
+    "ray", "torch", "transformers", "open-clip-torch", "faiss-cpu", "vllm",
 )
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "recipes": ("pipelines.command:recipes", "every recipe: what it makes, needs and costs", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
     "measure": ("pipelines.measure:main", "add further measures to the rows of a manifest", "make"),
+    "filter": ("pipelines.filter_rows:main", "drop rows by rules over any columns, and by their licences", "make"),
     "dedupe": ("pipelines.dedupe:main", "near-duplicates of a whole corpus: groups, and the one to keep", "make"),
     "import": ("pipelines.datasets.command:main", "open data sets and pairs of your own as pairs and samples", "make"),
     "mix": ("pipelines.mix:main", "weights of a training stage's mixture, and what it will draw", "make"),
@@ -38,7 +39,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate", "serve-check", "encode",
-              "train", "trainer-latents", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
+              "train", "trainer-latents", "measure", "filter", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 

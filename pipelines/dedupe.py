@@ -7,6 +7,8 @@ sharpest, then longest, then by a number made of the key, so that a second run k
 `picture_hash` comes from `bernini measure MANIFEST --filters picture_hash`; `video_embedding` from
 the first scan. Rows that were dropped before are not looked at. Memory is bounded: vectors lie
 in a scratch file of two bytes a dimension (TMPDIR), the index takes one byte a dimension and row.
+
+    bernini dedupe OUT/clips/measure-1a2b3c4d --by picture_hash video_embedding=0.97 --write OUT/unique
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The first scan takes what every recipe needs. All else in `filters.FILTERS` (bur
 borders, perceptual hashes, scores of models) is added here, to a copy of a CLIPS, FRAMES,
 CANDIDATES, PAIRS or SAMPLES table: each row's span is decoded once for all measures named.
 What earlier rules have dropped passes by unmeasured. The same command resumes.
+
+    bernini measure OUT/clips/video-pairs-1a2b3c4d --filters overlay_text letterbox --output OUT
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import pyarrow as pa
 import tyro
 
 from datagen.shots import FindShots
+from filters import FILTERS
 from filters.video_similarity import EmbedVideo
 from manifests.columns import add_issues, column, doc_of, require, set_column
 from manifests.errors import BackendError, ConfigError, ManifestError, MediaError
@@ -25,7 +28,6 @@ from manifests.frames import DETAIL_SHORT_PX, SAMPLE_SHORT_PX, ClipBuffer, ClipF
 from manifests.manifest import Manifest
 from manifests.media import VideoReader, fit, shrink
 from manifests.spans import EPSILON_S, read_picture
-from manifests.tasks import TASKS, VIDEO
 
 from .command import print_funnel
 from .recipe import RunConfig, Steps
@@ -70,7 +72,8 @@ class Config(RunConfig):
 
 def main(argv: list[str]) -> int:
     """Decode the rows of a manifest once more and add the measures named, as a new manifest."""
-    config = tyro.cli(Config, args=argv, prog="bernini measure", description=__doc__)
+    about = f"{__doc__}\nMeasures: {', '.join(FILTERS)}"
+    config = tyro.cli(Config, args=argv, prog="bernini measure", description=about)
     manifest = measure(config)
     print_funnel([manifest])
     print(f"manifest  {manifest.path}")
@@ -109,7 +112,7 @@ READS = {
     "frames": ("path", "time_s"),
     "candidates": ("{side}_path", "{side}_start_s", "{side}_end_s"),
     "pairs": ("{side}_path", "{side}_start_s", "{side}_end_s"),
-    "samples": ("task", "inputs", "images", "videos"),
+    "samples": ("inputs", "images", "videos"),
 }
 
 
@@ -216,8 +219,6 @@ def _span(row: dict, stop: str, side: str) -> tuple[str | None, float | None, fl
         return row[f"{side}_path"], row[f"{side}_start_s"], row[f"{side}_end_s"]
     kinds = [m["type"] for m in json.loads(row["inputs"]) if m["type"] not in ("text", "cot_text", "special_token")]
     is_video = bool(kinds) and "video" in (kinds[-1] if side == "target" else kinds[0])
-    if row["task"] in TASKS and side == "target":
-        is_video = TASKS[row["task"]].output == VIDEO
     media = row["videos"] if is_video else row["images"]
     if not media:
         return None, None, None

@@ -12,6 +12,8 @@ the stage's start (`--progress`). The released trainer reads a changing schedule
 `--snapshots N` writes N constant ones (mix_snapshots.py) and `--simulate` prints what they draw.
 
 Memory: rows pass in batches; what is held is a few numbers for each data set.
+
+    bernini mix OUT/samples/* --stage IIa --rights research --output OUT --steps 20000 --samples-per-step 64
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from .sources import Sources
 
 Key = tuple[str, str]  # (source_name, task)
 NUM_TOKENS = column("num_tokens", pa.int64(), "tokens of all streams at 480p, and of the text", "tokens")
+WEIGHT = column("weight", pa.float64(), "share of all draws of the stage; over a data set they add up to its share")
 NEEDED = ("source_name", "task", "drop_reason", "licence", "weight", "images", "videos")
 
 
@@ -192,7 +195,8 @@ def _weights(batch: pa.Table) -> np.ndarray:
 def write(config: Config, blend: Mixture, sources: Sources, ruled: Ruled, amounts: dict[Key, Amount],
           shares: dict[Key, float]) -> Manifest:
     new = (LICENCE_ID, RIGHTS, NUM_TOKENS)
-    schema = pa.schema([*(f for f in sources.schema if f.name not in {n.name for n in new}), *new])
+    schema = pa.schema([*(WEIGHT if f.name == WEIGHT.name else f for f in sources.schema
+                          if f.name not in {n.name for n in new}), *new])
     settings = [config.stage, sorted(config.weight), config.rights, config.progress]
     made_by = {n.name: {"op": "filters.licence:ClassifyLicence"} for n in new[:2]} | {
         "num_tokens": {"op": "manifests.sample_size:sample_tokens"}, "weight": {"op": "pipelines.mix:mix"}}
@@ -209,7 +213,7 @@ def _weighted(ruled: Ruled, amounts: dict[Key, Amount], shares: dict[Key, float]
                                for k in keys])
         alive = batch["drop_reason"].is_null().to_numpy()
         values = np.where(alive, _weights(batch) * (per_weight[index] if len(keys) else 0.0), 0.0)
-        batch = set_column(batch, batch.schema.field("weight"), pa.array(values))
+        batch = set_column(batch, WEIGHT, pa.array(values))
         yield set_column(batch, NUM_TOKENS, pa.array(sample_tokens(batch["images"], batch["videos"])))
 
 
@@ -231,6 +235,9 @@ def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dic
     for reason, num in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
         print(f"left out: {num:,} {reason}")
     there = {group_of(*key) for key in amounts}
+    if config.trainer_data and blend.decayed and config.snapshots == 1:
+        print(f"warning: {', '.join(blend.decayed)} decay in this stage; one constant mixture holds them at their "
+              "mean. Cut the stage with --snapshots, e.g. --snapshots 8")
     if missing := [f"{g} {w:g}" for g, w in blend.groups.items() if g not in there]:
         print(f"warning: nothing is there of {', '.join(missing)}; the rest takes their shares")
     for key in sorted(amounts):

@@ -43,7 +43,7 @@ def entries(root: str, store=None) -> Iterator[Entry]:
         part = file.rsplit("/", 1)[-1][: -len(".json")]
         places = [storage.join(base, name) for name in ("videos", part)]
         top = next((p for p in places if storage.exists(p)), base)
-        for row in records(file, ("metadata", "annotation")):
+        for row in records(file, ("key", "metadata", "annotation")):
             yield _entry(row, top, file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from manifests.media import write_video
 from manifests.messages import video_item
 from manifests.schema import CLIPS, SAMPLES
 from manifests.spans import read_span
+from pipelines.local import build
 from pipelines.measure import Config as MeasureConfig
 from pipelines.measure import measure
+from pipelines.stage import Stage, check
 
 
 def measured(path: str, out, *filters: str, **settings) -> pa.Table:
@@ -47,6 +50,23 @@ def test_measures_of_a_second_look_equal_those_of_the_scan(some_clips, tmp_path)
         # A seek lands on other frames at 4 per second, the damage of broken.mp4 is not looked for.
         assert np.nanmedian(np.abs(old - new) / (np.abs(old) + 1e-2)) < 0.05, name
     assert again.filter(pc.is_valid(again["drop_reason"]))["sharpness"].is_valid().to_pylist()  # as they were
+
+
+@pytest.mark.parametrize("stage", [
+    Stage(op="pipelines.measure:MeasureRows", kwargs={"filters": ("letterbox", "picture_hash"), "stop": "clips"}),
+    Stage(op="filters.licence:ClassifyLicence"),
+], ids=lambda stage: stage.name)
+def test_the_new_ops_keep_the_contract(stage, some_clips):
+    table = live(some_clips.table()).slice(0, 2)
+    broken = pa.concat_tables([table, table.slice(0, 1).set_column(
+        table.schema.get_field_index("path"), table.schema.field("path"), pa.array(["/nowhere.mp4"]))])
+    before, op = broken.to_pylist(), build(pickle.loads(pickle.dumps(stage)))
+    out = op(broken)
+    assert broken.to_pylist() == before and out.schema.equals(check((stage,), broken.schema))
+    assert out.equals(op(broken)) and op(broken.slice(0, 0)).schema.equals(out.schema)
+    if "picture_hash" in out.column_names:
+        assert out["picture_hash"].is_null().to_pylist() == [False, False, True]
+        assert "cannot open /nowhere.mp4" in out["issues"].to_pylist()[2][-1]
 
 
 def first_rows(manifest: Manifest, num: int, tmp_path) -> str:
@@ -155,6 +175,26 @@ def samples(tmp_path_factory) -> str:
         writer.append(pa.Table.from_pylist(rows, SAMPLES.schema))
         writer.commit(name="made", owners={})
     return folder
+
+
+def test_filter_keeps_what_its_rules_say(bernini, samples, tmp_path):
+    code, out, err = bernini("filter", samples, "--keep", "weight<=1.5", "task=v2v|i2i", "--rights", "research",
+                             "--write", tmp_path / "f")
+    assert code == 0, err
+    manifest = Manifest.open(str(tmp_path / "f"))
+    rows = manifest.table().to_pylist()
+    assert manifest.validate() == [] and {r["source_name"] for r in rows if not r["drop_reason"]} == {"video-pairs"}
+    reasons = {r["source_name"]: r["drop_reason"] for r in rows if r["weight"] == 1.0 and r["drop_reason"] != "because"}
+    assert reasons == {"inhouse-t2v": "task is t2v", "video-pairs": None, "vace-hq": "rights is unknown",
+                       "pico-banana-400k": "rights is non-commercial no-derivatives"}
+    assert {r["drop_reason"] for r in rows if r["weight"] == 2.0} == {"weight>1.5"}
+    for words, message in ((["x<=1"], "has no column x; it has sample_id"), (["weight~1"], "write COLUMN<=NUMBER"),
+                           (["weight=1"], "holds double: numbers with <= and >="), (["weight<=a"], "'a' is no number")):
+        code, _, err = bernini("filter", samples, "--keep", *words, "--write", tmp_path / "g")
+        assert code == 2 and message in err
+    assert bernini("filter", samples, "--write", tmp_path / "g")[0] == 2
+    code, _, _ = bernini("filter", samples, "--keep", "num_prompt_tokens>=3", "--keep-unmeasured", "--write", tmp_path / "h")
+    assert code == 0 and Manifest.open(str(tmp_path / "h")).header["drops"] == {"because": 4}
 
 
 def mixed(out: str) -> pa.Table:
