@@ -30,6 +30,7 @@ from manifests.errors import RunStopped
 
 WARMUP_FROM = 0.071  # of the learning rate: 7.1e-7 of 1e-5 (spec 6)
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MOST_EMPTY = 8  # packs in a row without one usable sample: the data is wrong, not a sample
 
 
 class Loader(Protocol):
@@ -72,7 +73,7 @@ class Trainer:
         )
         self.average = Average(self.shards.local, config.ema_decay)
         self.checkpoints = Checkpoints(self.output, config.keep, self.world, say)
-        self.step = 0
+        self.step = self.empty = 0
         self.interval, self.records = Interval(), []
         self.half = use_half(config, self.world)
 
@@ -122,6 +123,10 @@ class Trainer:
         batch = prepare(pack, reading.needs, reading.tokenize, reading.special, self.config.vit_noises)
         for why in batch.skipped:
             self.say(f"skipped {why}")
+        self.empty = 0 if batch.names else self.empty + 1
+        if self.empty == MOST_EMPTY:
+            why = batch.skipped[-1] if batch.skipped else "they are empty"
+            raise RunStopped(f"{MOST_EMPTY} packs in a row have no sample that can be used, the last: {why}")
         if self.world.size > 1:
             batch = dummies(batch, reading.needs, reading.special)
         return batch.to(self.world.device, next(iter(self.shards.local.values())).dtype)
