@@ -1,6 +1,7 @@
 """`bernini train` as a user has it: manifests in, checkpoints, curves, a model that generates."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,28 @@ def test_samples_are_generated_while_it_trains(train, tmp_path):
     code, out, err = train("--stage", "IIb", "--sample-every", "2", "--sample-cases", str(cases), "--sample-steps", "1")
     assert code == 0, err + out
     assert [p.parent.name for p in (tmp_path / "out" / "samples").glob("*/*.png")] == ["step-00000002"], out
+
+
+def comparable(output: Path) -> list[dict]:
+    rows = [json.loads(t) for t in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "time"} for row in rows]
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_with_other_workers(train, tmp_path):
+    """The real loader on the real manifest; the run is stopped by taking its last checkpoint away."""
+    code, _, err = train("--stage", "IIb", "--steps", "6", "--save-every", "2")
+    assert code == 0, err
+    output, newest = tmp_path / "out", tmp_path / "out" / "checkpoints" / "step-00000006"
+    whole, rows = {f.name: f.read_bytes() for f in newest.iterdir() if f.name != "checkpoint.json"}, comparable(output)
+    for step in (4, 6):
+        shutil.rmtree(output / "checkpoints" / f"step-{step:08d}")
+    code, out, err = train("--stage", "IIb", "--steps", "6", "--save-every", "2", "--workers", "3")
+    assert code == 0 and "resumed at step 2" in out and "changed since then: workers: 0 -> 3" in out, err
+    assert comparable(output) == rows
+    again = {name: (newest / name).read_bytes() for name in whole}
+    tensors = [name for name in whole if name.endswith(".safetensors")]
+    assert tensors and all(load_file(newest / n).keys() for n in tensors)
+    assert [n for n in whole if whole[n] != again[n]] == []
 
 
 @pytest.mark.parametrize("words, said", [
