@@ -83,9 +83,7 @@ def test_a_step_is_adamw_on_the_clipped_mean_over_samples(tmp_path):
 
 def test_the_rate_warms_up_from_seven_hundredths():
     trainer = trainer_of(config_of("unused", 1, warmup=10, lr=1e-5))
-    rates = []
-    for trainer.step in (0, 5, 10, 20):
-        rates.append(trainer.rate())
+    rates = [trainer.rate(step) for step in (0, 5, 10, 20)]
     assert rates == pytest.approx([7.1e-7, 5.355e-6, 1e-5, 1e-5])
 
 
