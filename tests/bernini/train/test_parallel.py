@@ -29,7 +29,7 @@ def launch(folder: Path, jobs: str, processes: int) -> Path:
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, WORKER, str(folder), jobs], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*command, WORKER, str(folder), jobs], cwd=ROOT, env=env, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 
@@ -51,6 +51,7 @@ def metrics(folder: Path, run: str = "run") -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # up to five interpreters with torch on a busy machine
 @pytest.mark.parametrize("processes, jobs", [(2, "gradients:1:4,gradients:2:4,train:3,single:1"), (4, "gradients:2:4,gradients:4:4,train:3,single:1")])
 def test_several_processes_give_the_numbers_of_one(alone, tmp_path, processes, jobs):
     several = launch(tmp_path / "b", jobs, processes)
