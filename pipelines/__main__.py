@@ -39,7 +39,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate", "serve-check", "encode",
-              "train", "trainer-latents", "measure", "filter", "dedupe", "import", "mix"}  # they parse their words themselves
+              "train", "trainer-latents", "measure", "filter", "dedupe", "import", "mix"}  # they parse their own words
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
@@ -48,7 +48,7 @@ def usage() -> str:
              "From raw videos to training pairs for instruction-driven video editing.", ""]
     for group, title in GROUPS.items():
         lines.append(f"{title}:")
-        lines += [f"  {name:<12} {text}" for name, (_, text, g) in COMMANDS.items() if g == group]
+        lines += [f"  {name:<15} {text}" for name, (_, text, g) in COMMANDS.items() if g == group]
         lines.append("")
     return "\n".join([*lines, "Start here:", "  bernini run video-pairs --input VIDEOS --output OUT",
                       "  bernini show OUT", "  bernini COMMAND --help   explains a command and its settings", ""])

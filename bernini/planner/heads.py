@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bernini.config import HeadsConfig
 from bernini.flow import decoder_schedule
-from bernini.renderer.layers import timestep_features
+from bernini.renderer.layers import RMSNorm, timestep_features
 
 EPS = 1e-6
 TIME_WIDTH = 256
@@ -26,13 +26,13 @@ class Connector(nn.Module):
         super().__init__()
         hidden, context, vit = config.hidden, config.context_dim, config.vit_dim
         self.proj_gen = nn.Sequential(
-            nn.Linear(hidden, context), nn.GELU(), nn.RMSNorm(context, eps=EPS), nn.Linear(context, context)
+            nn.Linear(hidden, context), nn.GELU(), RMSNorm(context, eps=EPS), nn.Linear(context, context)
         )
         self.pred_vit = nn.Sequential(
             nn.Linear(hidden, vit),
             nn.GELU(),
             nn.Linear(vit, vit),
-            nn.RMSNorm(vit, eps=EPS),
+            RMSNorm(vit, eps=EPS),
             nn.Linear(vit, vit),
         )
 

@@ -35,6 +35,13 @@ class LayerNorm32(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMS norm in the dtype of what comes in, so that float32 weights under autocast stay on the fused path."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class TwoLinears(nn.Module):
     """linear_1, activation, linear_2: the time and the text embedder."""
 
@@ -103,7 +110,7 @@ class Attention(nn.Module):
         self.heads = config.num_attention_heads
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
-        self.norm_q, self.norm_k = (nn.RMSNorm(width, eps=config.eps) for _ in range(2))
+        self.norm_q, self.norm_k = (RMSNorm(width, eps=config.eps) for _ in range(2))
 
     def split_heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "n (h d) -> n h d", h=self.heads)

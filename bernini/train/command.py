@@ -67,6 +67,7 @@ def run(config: TrainConfig) -> None:
     from bernini.train.parallel import join
     from bernini.train.start import build, plan
 
+    ours = not dist.is_initialized()  # Ray makes the process group, and ends it
     world = join(config.sequence_parallel)
 
     def say(text: str) -> None:
@@ -85,8 +86,8 @@ def run(config: TrainConfig) -> None:
     trainer.run()
     if config.export and world.is_first:
         export_newest(config)
-    if dist.is_initialized():
-        dist.barrier()
+    world.wait()
+    if ours and dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -30,6 +30,7 @@ from manifests.errors import RunStopped
 
 WARMUP_FROM = 0.071  # of the learning rate: 7.1e-7 of 1e-5 (spec 6)
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MOST_EMPTY = 8  # packs in a row without one usable sample: the data is wrong, not a sample
 
 
 class Loader(Protocol):
@@ -72,7 +73,7 @@ class Trainer:
         )
         self.average = Average(self.shards.local, config.ema_decay)
         self.checkpoints = Checkpoints(self.output, config.keep, self.world, say)
-        self.step = 0
+        self.step = self.empty = 0
         self.interval, self.records = Interval(), []
         self.half = use_half(config, self.world)
 
@@ -83,6 +84,8 @@ class Trainer:
         self.output.mkdir(parents=True, exist_ok=True)
         writer = Writer(self.output, resumed_at=self.step, tensorboard=config.tensorboard, wandb=config.wandb,
                         config=asdict(config)) if first else None  # fmt: skip
+        if writer is not None and config.tensorboard and writer.board is None:
+            self.say("TensorBoard is not installed (pip install -e '.[train]'); metrics.jsonl has the same numbers")
         packs, clock = iter(self.loader), Clock(self.world.device, self.world.size)
         logged = self.step
         while self.step < config.steps:
@@ -122,6 +125,10 @@ class Trainer:
         batch = prepare(pack, reading.needs, reading.tokenize, reading.special, self.config.vit_noises)
         for why in batch.skipped:
             self.say(f"skipped {why}")
+        self.empty = 0 if batch.names else self.empty + 1
+        if self.empty == MOST_EMPTY:
+            why = batch.skipped[-1] if batch.skipped else "they are empty"
+            raise RunStopped(f"{MOST_EMPTY} packs in a row have no sample that can be used, the last: {why}")
         if self.world.size > 1:
             batch = dummies(batch, reading.needs, reading.special)
         return batch.to(self.world.device, next(iter(self.shards.local.values())).dtype)
@@ -146,21 +153,21 @@ class Trainer:
         torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
         self.optimizer.found_inf = (~norm.isfinite()).float()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate(self.step)
         self.optimizer.step()
         self.average.update(self.shards.local, self.step)
         self.shards.drop_gradients()
         return norm
 
-    def rate(self) -> float:
-        """Learning rate of the coming step: linear warm-up, then constant."""
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: linear warm-up, then constant."""
         config = self.config
-        done = min(1.0, self.step / config.warmup) if config.warmup else 1.0
+        done = min(1.0, step / config.warmup) if config.warmup else 1.0
         return config.lr * (WARMUP_FROM + (1 - WARMUP_FROM) * done)
 
     def _log(self, writer: Writer | None, clock: Clock, steps: int) -> None:
         self._collect()
-        metrics = line(self.step, self.rate(), self.interval, self.world, self.model.weights)
+        metrics = line(self.step, self.rate(self.step - 1), self.interval, self.world, self.model.weights)
         metrics["time"] = clock.lap(metrics, steps, self.config.steps - self.step)
         self.interval = Interval()
         if writer is not None:

@@ -112,6 +112,7 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the loss of a pack is a sum, and so is its gradient
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     return model
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import h200_model, model_guided_step, planner_loop, renderer_forward
+from benchmarks import h200_model, h200_training, model_guided_step, planner_loop, renderer_forward, training
 
 FORWARD = 1e-5  # float32, other order of sums
 
@@ -38,3 +38,21 @@ def test_every_gpu_row_runs_in_miniature(tmp_path):
 def test_without_a_gpu_the_full_rows_are_refused_in_one_line(capsys):
     assert h200_model.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_ways_give_the_outputs_of_diffusers():
+    ours, peer = training.models()
+    data = training.samples((1, 3, 2), side=4)
+    with torch.no_grad():
+        alone = [training.batched(peer, [s])[0] for s in data]
+        for one, other in zip(training.packed(ours, data), alone, strict=True):
+            assert float((one - other).abs().max() / other.abs().max()) < FORWARD
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_training_row_runs_in_miniature(tmp_path):
+    assert h200_training.main(["--tiny", "--repeats", "1", "--output", str(tmp_path / "t.md")]) == 0
+    table = (tmp_path / "t.md").read_text()
+    assert all(f"| {row} |" in table for row in ("G6", "G7", "G10"))

@@ -55,6 +55,13 @@ def gradients(folder: Path, sequence_parallel: int, num_packs: int) -> None:
         save_file({n: g.contiguous() for n, g in found.items()}, folder / f"gradients-{sequence_parallel}.safetensors")
 
 
+def single(folder: Path, steps: int) -> None:
+    """Steps in float32, as users train: that they run, and the loss they give."""
+    world = join()
+    config = config_of(folder / "single", steps, accumulate=4 // world.size, planner=True, warmup=0, lr=1e-4, save_every=99)
+    trainer_of(config, MemoryLoader(TASKS, world.data_rank, world.data_size), world=world).run()
+
+
 def train(folder: Path, steps: int) -> None:
     """Steps of four packs each, shared out; then on from the checkpoint by a second trainer."""
     world = join()
@@ -69,6 +76,6 @@ if __name__ == "__main__":
     four_heads()
     for job in sys.argv[2].split(","):
         kind, *numbers = job.split(":")
-        {"gradients": gradients, "train": train}[kind](Path(sys.argv[1]), *map(int, numbers))
+        {"gradients": gradients, "train": train, "single": single}[kind](Path(sys.argv[1]), *map(int, numbers))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

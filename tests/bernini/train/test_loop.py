@@ -1,0 +1,208 @@
+"""What the loop promises: stages, averages, clipping, bad gradients, metrics."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bernini.planner.model import Planner
+from bernini.tiny import tiny_planner, tiny_renderer
+from bernini.train.budget import Network, check, estimate
+from bernini.train.cost import CostModel
+from bernini.train.ema import Average
+from bernini.train.flops import TRAINING
+from bernini.train.stages import STAGES, freeze, preset, trained_table
+from manifests.errors import ConfigError, RunStopped
+from manifests.mixtures import TABLE_2
+from tests.bernini.train.conftest import pack
+from tests.bernini.train.tiny_run import MemoryLoader, config_of, trainer_of
+
+
+def test_the_stages_are_those_of_table_2():
+    rows = {n: (s.planner, s.experts, s.ema_decay, s.lr, s.mixture) for n, s in STAGES.items()}
+    assert rows == {"I": (True, "none", 0.999, 1e-5, "I"), "IIa": (False, "both", 0.9995, 1e-5, "IIa"),
+                    "IIb": (False, "both", 0.9999, 1e-5, "IIb"), "IIIa": (True, "both", 0.9995, 1e-5, "IIIa"),
+                    "IIIb": (True, "both", 0.999, 1e-5, "IIIb")}
+    assert set(STAGES) == set(TABLE_2)
+    weights = STAGES["IIIa"].weights
+    assert (weights.text, weights.visual, weights.dit) == (0.2, 1.0, 1.0)
+    assert (STAGES["I"].weights.dit, STAGES["IIb"].weights.visual) == (0.0, 0.0)
+
+
+def trained(stage: str, **changes) -> set[str]:
+    config = preset(stage, **changes)
+    planner: Planner = tiny_planner()
+    expert = tiny_renderer().requires_grad_(False)
+    freeze(planner, {"high": expert} if config.experts != "none" else {}, config)
+    table = trained_table({"planner": planner, "high": expert}).splitlines()[1:-1]
+    return {line.split()[0] for line in table if line.split()[1] != "0"}
+
+
+def test_what_a_stage_does_not_train_is_frozen():
+    first = trained("I")
+    assert {"planner.language.layers", "planner.connector.pred_vit", "planner.vit_decoder", "planner.mask_tokens"} <= first
+    assert not {"planner.connector.proj_gen", "planner.vision.blocks", "high.blocks"} & first
+    assert "planner.connector.proj_gen" in trained("IIIa") and "high.blocks" in trained("IIIa")
+    assert "planner.mllm.lm_head" not in trained("I", lambda_text=0.0)
+    assert all(n.startswith("high") for n in trained("IIb", planner=False))
+
+
+def test_the_average_warms_up_and_follows_its_formula():
+    weights = {"w": torch.zeros(3)}
+    average = Average(weights, decay=0.9)
+    assert [round(average.decay_at(k), 4) for k in (0, 1, 10**6)] == [0.1, 0.1818, 0.9]
+    expected = 0.0
+    for k, value in enumerate((1.0, 2.0, 4.0)):
+        weights["w"].fill_(value)
+        average.update(weights, k)
+        d = min(0.9, (1 + k) / (10 + k))
+        expected = d * expected + (1 - d) * value
+    torch.testing.assert_close(average.tensors["w"], torch.full((3,), expected))
+
+
+def test_a_step_is_adamw_on_the_clipped_mean_over_samples(tmp_path):
+    config = config_of(tmp_path, 1, warmup=0, lr=1e-3, clip=0.05, accumulate=2, weight_decay=0.1)
+    ours, reference = trainer_of(config), trainer_of(config)
+    ours.train_step(iter(ours.loader))
+    loader, count = iter(reference.loader), 0
+    for _ in range(2):
+        batch = reference._next(loader)
+        reference.model.total(reference.model(batch)).backward()
+        count += len(batch.names)
+    parameters = list(reference.model.parameters())
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad / count
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 0.05)
+    torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1).step()
+    assert float(norm) > 0.05
+    assert float(ours.records[-1].norm) == pytest.approx(float(norm), rel=1e-5)
+    for p, q in zip(ours.model.parameters(), parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+def test_the_rate_warms_up_from_seven_hundredths():
+    trainer = trainer_of(config_of("unused", 1, warmup=10, lr=1e-5))
+    rates = [trainer.rate(step) for step in (0, 5, 10, 20)]
+    assert rates == pytest.approx([7.1e-7, 5.355e-6, 1e-5, 1e-5])
+
+
+class Overflowing(MemoryLoader):
+    """The second pack has a latent so large that its loss is infinite; it is finite itself."""
+
+    def __iter__(self):
+        for number, made in enumerate(super().__iter__()):
+            if number == 1:
+                bad = made.examples[0]
+                huge = replace(bad.visuals[-1], latent=torch.full_like(bad.visuals[-1].latent, 3e38))
+                made = replace(made, examples=[replace(bad, visuals=(*bad.visuals[:-1], huge)), *made.examples[1:]])
+            yield made
+
+
+def test_a_loss_that_is_no_number_moves_nothing_and_is_named(tmp_path):
+    said = []
+    trainer = trainer_of(config_of(tmp_path, 3, log_every=3, save_every=9), Overflowing(tasks=(("v2v",),)), say=said.append)
+    packs = iter(trainer.loader)
+    trainer.train_step(packs)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train_step(packs)
+    assert all(torch.equal(p, before[n]) for n, p in trainer.model.named_parameters())
+    trainer.train_step(packs)
+    assert any(not torch.equal(p, before[n]) for n, p in trainer.model.named_parameters())
+    trainer._collect()
+    assert any(s.startswith("skipped s3: dit loss is ") and "the step was not taken" in s for s in said)
+    assert trainer.interval.skipped == 1
+
+
+def test_skipped_samples_are_counted_in_the_metrics(tmp_path):
+    class WithNaN(MemoryLoader):
+        def __iter__(self):
+            for made in super().__iter__():
+                nan = torch.full_like(made.examples[0].text_embedding, float("nan"))
+                yield replace(made, examples=[replace(made.examples[0], text_embedding=nan), *made.examples[1:]])
+
+    said = []
+    trainer_of(config_of(tmp_path, 2, log_every=2), WithNaN(tasks=(("v2v", "t2i"),)), say=said.append).run()
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["skipped"] == 2 and row["samples"] == 2 and "loss/t2i/dit" in row and "loss/v2v/dit" not in row
+    assert "skipped s0: NaN or infinity in the text embedding" in said
+    assert any("skipped 2" in s for s in said if s.startswith("step 2/2"))
+
+
+def test_data_that_ends_is_a_clear_message(tmp_path):
+    class Short(MemoryLoader):
+        def __iter__(self):
+            yield pack(("t2i",))
+
+    with pytest.raises(RunStopped, match="the data ended at step 1 of 3"):
+        trainer_of(config_of(tmp_path, 3), Short()).run()
+
+
+def test_losses_fall(tmp_path):
+    class Same(MemoryLoader):
+        def __iter__(self):
+            while True:
+                yield pack(("v2v", "t2i", "cot"))
+
+    config = config_of(tmp_path, 30, planner=True, lr=3e-3, warmup=0, log_every=10, save_every=99, keep=1)
+    trainer_of(config, Same()).run()
+    rows = [json.loads(t) for t in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for term in ("text", "visual", "dit"):
+        assert rows[-1][f"loss/{term}"] < 0.9 * rows[0][f"loss/{term}"], term
+
+
+def test_bfloat16_keeps_float32_weights_and_stays_near(tmp_path):
+    config = config_of(tmp_path, 1, planner=True)
+    half, exact = (trainer_of(replace(config, precision=p)) for p in ("bf16", "fp32"))
+    for trainer in (half, exact):
+        trainer.train_step(iter(trainer.loader))
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+        assert next(trainer.optimizer.state.values().__iter__())["exp_avg"].dtype == torch.float32
+    for term, loss in exact.records[0].losses.items():
+        torch.testing.assert_close(half.records[0].losses[term].float(), loss, rtol=0.05, atol=0.05)
+
+
+def test_operations_of_a_pack_are_those_that_torch_counts():
+    """Blocks of the renderer by the formula against torch's counter, forward and backward; 2 % for all else."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bernini.config import RendererConfig
+    from bernini.renderer.transformer import Renderer
+    from bernini.train.passes import PassOptions, RenderInput, velocities
+
+    sizes = RendererConfig(num_attention_heads=4, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=256, num_layers=6)
+    model = Renderer(sizes)
+    shapes, context = [(4, 16, 16), (1, 8, 12)], 16
+    inputs = [RenderInput([torch.randn(1, 16, *s)], [], torch.randn(context, 32), torch.tensor(500.0)) for s in shapes]
+    # The counter knows attention by its matrix products only.
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss = sum(v.values.sum() for v in velocities(model, inputs, PassOptions()))
+        forward = counter.get_total_flops()
+        loss.backward()
+    cost = CostModel(renderer_layers=6, renderer_width=96, renderer_ffn=256, context=context)
+    formula = sum(cost.renderer_flops(t * y * x // 4) for t, y, x in shapes)
+    assert forward == pytest.approx(formula, rel=0.02)
+    assert counter.get_total_flops() == pytest.approx(TRAINING * formula, rel=0.02)
+
+
+EXPERT = Network(name="high", num_weights=1.3e9, num_trained=1.3e9, layers=30, width=1536, ffn=8960)
+
+
+def test_the_memory_estimate_names_the_mildest_option_that_fits():
+    config = preset("IIb", tokens=32_760, activations="keep")
+    gib = 2**30
+    assert estimate([EXPERT], config, 1, True).parts["optimiser"] == 8 * 1.3e9
+    now = estimate([EXPERT], config, 1, True).peak
+    assert estimate([EXPERT], replace(config, activations="offload"), 1, True).peak < now
+    for free, option in ((60 * gib, "--activations recompute would fit"), (10 * gib, "torchrun with 8 processes")):
+        with pytest.raises(Exception, match=option):
+            check([EXPERT], config, 1, True, free, "cuda")
+    assert check([EXPERT], replace(config, force=True), 1, True, gib, "cuda").peak == now
+    assert check([EXPERT], config, 1, True, 2 * now, "cuda").peak == now
+
+
+def test_a_stage_without_anything_to_train_is_refused():
+    with pytest.raises(ConfigError, match="no stage 'IV'"):
+        preset("IV")
+    with pytest.raises(ConfigError, match="--ema-decay 1.0 must lie in"):
+        preset("I", ema_decay=1.0).checked()
