@@ -52,13 +52,8 @@ def from_rgb(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2YUV_I420)
 
 
-def to_rgb(planes: np.ndarray) -> np.ndarray:
-    """`(height, width, 3)` uint8."""
-    return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)
-
-
 def stack_rgb(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """`(T, height, width, 3)` uint8 of several planes."""
+    """`(T, height, width, 3)` uint8 of several planes, for models: near enough for all colour spaces."""
     made = np.empty((len(frames), frames[0].shape[0] * 2 // 3, frames[0].shape[1], 3), np.uint8)
     for planes, rgb in zip(frames, made, strict=True):
         cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420, dst=rgb)

@@ -17,12 +17,13 @@ import numpy as np
 
 from manifests.errors import BackendError, MediaError
 from manifests.ids import digest
+from manifests.media import colour_of, rgb_of
 from manifests.media_store import MediaStore, StoredVideo, VideoWriter
 from manifests.messages import MIN_FRAMES
 from manifests.spans import EPSILON_S, read_span
 
 from .backends import PoseEstimator, Segmenter, Track
-from .planes import from_mask, stack_rgb, to_rgb
+from .planes import from_mask, stack_rgb
 from .transform_prompts import write_prompt
 
 Change = Callable[[int, np.ndarray], np.ndarray]  # number of a frame and its planes → new planes
@@ -62,6 +63,7 @@ class Job:
     measures: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        self.colour = colour_of(self.row["clip_path"])  # written files mean the same by the same numbers
         self.rng = np.random.default_rng(int(digest(self.row["pair_id"], self.tools.seed), 16))
         self.num_frames = frames_of_part(self.row["clip_end_s"] - self.row["clip_start_s"], fps=self.tools.fps,
                                          parts=self.parts, max_frames=self.tools.max_frames)
@@ -84,10 +86,13 @@ class Job:
 
     def part(self, frames: Iterator[np.ndarray]) -> StoredVideo:
         """The next part of the clip as a video."""
-        return self.tools.store.video(islice(frames, self.num_frames), fps=self.tools.fps)
+        return self.video(islice(frames, self.num_frames))
+
+    def video(self, frames: Iterable[np.ndarray]) -> StoredVideo:
+        return self.tools.store.video(frames, fps=self.tools.fps, colour=self.colour)
 
     def writer(self) -> VideoWriter:
-        return self.tools.store.writer(fps=self.tools.fps)
+        return self.tools.store.writer(fps=self.tools.fps, colour=self.colour)
 
     def change(self, frames: Iterator[np.ndarray], change: Change) -> tuple[StoredVideo, StoredVideo]:
         """`(changed, plain)`: both videos out of one pass over the frames."""
@@ -97,9 +102,13 @@ class Job:
                 plain.push(planes)
         return changed.stored, plain.stored
 
+    def rgb(self, planes: np.ndarray) -> np.ndarray:
+        """`(height, width, 3)` uint8 of a frame, in its film's colours."""
+        return rgb_of(planes, self.colour)
+
     def picture(self, planes: np.ndarray) -> str:
         """Path of a frame as an exact picture."""
-        return self.tools.store.image(to_rgb(planes))
+        return self.tools.store.image(self.rgb(planes))
 
     def track(self, frames: Sequence[np.ndarray]) -> Track:
         """The object that the segmenter finds first; its measures become columns."""
@@ -113,7 +122,7 @@ class Job:
         return track
 
     def mask_video(self, masks: Iterable[np.ndarray]) -> StoredVideo:
-        return self.tools.store.video(map(from_mask, masks), fps=self.tools.fps)
+        return self.video(map(from_mask, masks))
 
     def filled(self, prompt: str, *, target: StoredVideo, source: StoredVideo | None = None,
                conditions: Sequence[dict] = (), mask: str | None = None, **words: object) -> dict:

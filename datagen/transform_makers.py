@@ -14,7 +14,7 @@ import numpy as np
 from manifests.messages import condition
 
 from .affine import BACKGROUNDS, cut_out, draw_affine, set_before, transform
-from .planes import FILLS, fill_region, from_rgb, grey, luma, sketch, stack_rgb, to_rgb
+from .planes import FILLS, fill_region, from_rgb, grey, luma, sketch, stack_rgb
 from .pose_drawing import draw_poses
 from .subtitles import choose, make_cues
 from .transform_job import Change, Job
@@ -101,7 +101,7 @@ def inpainting_nomask_ref(job: Job) -> dict:
     first = int(np.argmax(areas >= 0.6 * areas.max()))
     source, target, mask, fill = _taken_away(job, frames, masks)
     job.params["reference_frame"] = first
-    picture = set_before(cut_out(to_rgb(frames[first]), masks[first]), "white", job.rng)
+    picture = set_before(cut_out(job.rgb(frames[first]), masks[first]), "white", job.rng)
     words = {"black": "black", "grey": "grey", "noise": "noisy", "blur": "blurred"}
     return job.filled("inpainting-nomask-ref", source=source, target=target, mask=mask, fill=words[fill],
                       conditions=[condition("reference", job.tools.store.image(picture))])
@@ -110,7 +110,7 @@ def inpainting_nomask_ref(job: Job) -> dict:
 def video2mask(job: Job) -> dict:
     frames = list(job.frames())
     track = job.track(frames)
-    source, target = job.tools.store.video(frames, fps=job.tools.fps), job.mask_video(track.masks)
+    source, target = job.video(frames), job.mask_video(track.masks)
     return job.filled("video2mask", source=source, target=target, mask=target.path, phrase=track.phrase)
 
 
@@ -165,9 +165,9 @@ def opens2v_affine(job: Job) -> dict:
     best = int(np.argmax([_well_shown(m) for m in track.masks]))
     affine, kind = draw_affine(job.rng), BACKGROUNDS[job.rng.integers(len(BACKGROUNDS))]
     job.params |= asdict(affine) | {"background": kind, "frame": best}
-    image = to_rgb(frames[best])
+    image = job.rgb(frames[best])
     picture = set_before(transform(cut_out(image, track.masks[best]), affine), kind, job.rng, image)
-    target = job.tools.store.video(frames, fps=job.tools.fps)
+    target = job.video(frames)
     return job.filled("opens2v-affine", target=target, phrase=track.phrase,
                       conditions=[condition("reference", job.tools.store.image(picture, kind="jpg", quality=95))])
 

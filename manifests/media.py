@@ -34,6 +34,10 @@ av.logging.set_libav_level(av.logging.PANIC)
 DECODER = f"pyav {av.__version__}"
 # Formats that are text, or lists that make FFmpeg open further files and addresses.
 _REFUSED_FORMATS = {"tty", "hls", "concat", "dash", "sdp", "rtsp", "imf"}
+_UNSPECIFIED, _BT709, _LIMITED, _FULL = 2, 1, 1, 2  # codes of colour spaces, and of ranges in FFmpeg
+# Cameras that record all 256 levels: the planes' meaning in the range that the rest of the house expects.
+_LUMA_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
+_CHROMA_LIMITED = np.rint(128 + (np.arange(256) - 128.0) * 224 / 255).astype(np.uint8)
 _PLANAR_8BIT = {"yuv420p", "yuvj420p"}  # planes can be shrunk without a conversion of the whole frame
 
 
@@ -71,6 +75,15 @@ class Probe:
         return round(self.duration_s * self.fps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """What the numbers of planes mean, as codes of ITU-T H.273; `space` 1 is BT.709, 5 and 6 are BT.601."""
+
+    space: int
+    primaries: int
+    transfer: int
+
+
 @dataclass(slots=True)
 class Frame:
     """One decoded frame. `clean` is False when it, or one it may depend on, was damaged."""
@@ -89,7 +102,8 @@ class Frame:
     def i420(self, size: tuple[int, int]) -> np.ndarray:
         """`(height * 3 / 2, width)` uint8 planes Y, U, V as shown, at `size` = (width, height), both even.
 
-        What an encoder takes: 8-bit 4:2:0 films reach it without a conversion of colours.
+        What an encoder takes: 8-bit 4:2:0 films reach it without a conversion of colours, so it must be told
+        their `colour_of`; full range is made limited, and other formats become BT.601.
         """
         turns = round(self.image.rotation / 90) % 4
         stored = size[::-1] if turns % 2 else size
@@ -169,6 +183,26 @@ def probe_container(container: av.container.InputContainer, path: str) -> Probe:
         duration_s=seconds, duration_is_exact=exact, num_frames_header=stream.frames or None,
         has_audio=bool(container.streams.audio),
     )
+
+
+def colour_of(path: str) -> Colour | None:
+    """What the planes of `Frame.i420` mean; None = the film does not say, or they were made (BT.601)."""
+    with open_container(path) as container:
+        video = container.streams.video
+        context = video[0].codec_context if video else None
+        if context is None or context.pix_fmt not in _PLANAR_8BIT or context.colorspace == _UNSPECIFIED:
+            return None
+        return Colour(space=int(context.colorspace), primaries=int(context.color_primaries),
+                      transfer=int(context.color_trc))
+
+
+def rgb_of(planes: np.ndarray, colour: Colour | None) -> np.ndarray:
+    """`(height, width, 3)` uint8 RGB of I420 planes, as a player shows them."""
+    if colour is None or colour.space != _BT709:
+        return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)  # BT.601, what players take for granted
+    frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    frame.colorspace = colour.space
+    return frame.to_ndarray(format="rgb24")
 
 
 def probe(path: str) -> Probe:
@@ -322,10 +356,12 @@ class VideoEncoder:
     """`encode_video` frame by frame, for who writes several videos out of one pass over another.
 
     Frames are `(height, width, 3)` uint8 RGB, or `(height * 3 / 2, width)` I420 planes as `Frame.i420`
-    gives them. The file is whole when the context ends; `MediaError` when nothing was pushed.
+    gives them, which `colour` explains. The file is whole when the context ends; `MediaError` when nothing
+    was pushed.
     """
 
-    def __init__(self, file, *, fps: float | Fraction, crf: int = 18):
+    def __init__(self, file, *, fps: float | Fraction, crf: int = 18, colour: Colour | None = None):
+        self._colour = colour
         self.num_frames = 0
         self._rate, self._crf, self._stream = Fraction(fps).limit_denominator(1001 * 60), crf, None
         self._file, self._memory = file, io.BytesIO()
@@ -345,6 +381,10 @@ class VideoEncoder:
         options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+        if self._colour is not None:
+            context = self._stream.codec_context
+            context.colorspace, context.color_primaries = self._colour.space, self._colour.primaries
+            context.color_trc, context.color_range = self._colour.transfer, _LIMITED
 
     def __enter__(self) -> VideoEncoder:
         return self
@@ -411,6 +451,9 @@ def _shrink_i420(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> n
     chroma = i420[height:].reshape(2, half[1], half[0])
     for i in (0, 1):
         chroma[i] = resize(_plane(image, i + 1), half)
+    if image.format.name == "yuvj420p" or int(image.color_range) == _FULL:
+        cv2.LUT(i420[:height], _LUMA_LIMITED, dst=i420[:height])
+        cv2.LUT(i420[height:], _CHROMA_LIMITED, dst=i420[height:])
     return i420
 
 

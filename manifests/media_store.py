@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from . import storage
-from .media import VideoEncoder
+from .media import Colour, VideoEncoder
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class StoredVideo:
 class VideoWriter(VideoEncoder):
     """See `MediaStore.writer`."""
 
-    def __init__(self, store: MediaStore, *, fps: float | Fraction, crf: int):
+    def __init__(self, store: MediaStore, *, fps: float | Fraction, crf: int, colour: Colour | None):
         self._store, self._file, self._fps = store, io.BytesIO(), float(fps)
-        super().__init__(self._file, fps=fps, crf=crf)
+        super().__init__(self._file, fps=fps, crf=crf, colour=colour)
 
     def __exit__(self, kind, *error) -> None:
         super().__exit__(kind, *error)
@@ -49,16 +49,17 @@ class MediaStore:
     def __init__(self, root: str):
         self.root = root
 
-    def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> StoredVideo:
-        """`frames` are `(height, width, 3)` uint8 RGB. Raises `MediaError` when there is none."""
-        with self.writer(fps=fps, crf=crf) as writer:
+    def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18,
+              colour: Colour | None = None) -> StoredVideo:
+        """`frames` as for `VideoEncoder`. Raises `MediaError` when there is none."""
+        with self.writer(fps=fps, crf=crf, colour=colour) as writer:
             for image in frames:
                 writer.push(image)
         return writer.stored
 
-    def writer(self, *, fps: float | Fraction, crf: int = 18) -> VideoWriter:
+    def writer(self, *, fps: float | Fraction, crf: int = 18, colour: Colour | None = None) -> VideoWriter:
         """A video that is pushed frame by frame; `stored` when its context has ended."""
-        return VideoWriter(self, fps=fps, crf=crf)
+        return VideoWriter(self, fps=fps, crf=crf, colour=colour)
 
     def image(self, rgb: np.ndarray, *, kind: str = "png", quality: int = 92) -> str:
         """Path of an `(height, width[, 3])` uint8 picture stored as "png" or "jpg"."""

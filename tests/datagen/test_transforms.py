@@ -297,3 +297,30 @@ def test_no_font_writes_empty_boxes():
     assert fonts_for("tibetan", "\U000fabcd") == ()  # a private character that no font has
     assert fonts_for("latin", "\U000fabcd") == (BUILT_IN,)
     assert len(fonts_for("latin", "abc")) >= 1
+
+
+@pytest.mark.parametrize("pixels, space", [("yuvj420p", None), ("yuv420p", 1), ("yuv420p", 6)])
+def test_colours_stay_what_players_show(tmp_path, pixels, space):
+    """Full range and BT.709: the same numbers would mean other colours if they were not told, or not made limited."""
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, pixels
+        if space:
+            stream.codec_context.colorspace, stream.codec_context.color_range = space, 1
+        for x in range(20):
+            planes = np.full((144, 160), 90, np.uint8)
+            planes[:96] = np.linspace(0 if pixels == "yuvj420p" else 16, 250, 160) - x
+            planes[96:120], planes[120:] = 70, 200  # a strong red
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format=pixels)))
+        container.mux(stream.encode(None))
+    row = ApplyTransform(str(tmp_path / "m")).apply(planned(tmp_path / "film.mp4", "frame-to-video", end_s=20 / 16))
+
+    def shown(path) -> np.ndarray:
+        with av.open(str(path)) as container:
+            return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)][:17])
+
+    film = shown(tmp_path / "film.mp4")
+    # 38 dB is 3 levels; read as BT.601 this red is 15 levels off, and full range as limited 16.
+    assert psnr(shown(row["target_path"]), film).min() > MEAN_DB
+    first = np.asarray(Image.open(row["conditions"][0]["path"]))
+    assert psnr(first[None], film[:1])[0] > MEAN_DB
