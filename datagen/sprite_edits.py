@@ -21,7 +21,7 @@ import numpy as np
 
 from manifests.errors import ConfigError
 
-from .sprites import COLOURS, SHAPES, Scenes, draw_scenes, object_masks, render
+from .sprites import COLOURS, SHAPES, SIDE_PX, Scenes, draw_scenes, object_masks, render
 
 STYLES = ("none", "invert", "grey")
 NONE = -1
@@ -62,7 +62,7 @@ class Cases:
     def edit_mask(self) -> np.ndarray:
         """Where the target may differ from the source, bool `[N, T, S, S]`; everywhere without a source."""
         if not self.has_source:
-            return np.ones((len(self), self.frames, 16, 16), bool)
+            return np.ones((len(self), self.frames, SIDE_PX, SIDE_PX), bool)
         source = self.visuals[0]
         pictures = (render(source, self.frames), self.target_pictures())
         differs = (pictures[0] != pictures[1]).any(-1)

@@ -79,6 +79,10 @@ class ArmRenderer(Renderer):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
+    def context_rows(self, context: Tensor) -> Tensor:
+        """Context of a batch, `[B, L, text_dim]` → `[B, L, D]`."""
+        return self.condition_embedder.text_embedder(context)
+
     def rope(self, segments: Sequence[tuple[tuple[int, int, int], float]]) -> Tensor:
         """As the base class, with the ids in a last column: complex64 `[N, d/2 + 1]`."""
         parts = []
@@ -90,7 +94,8 @@ class ArmRenderer(Renderer):
             parts.append(torch.cat([unit(phases), torch.complex(ids, torch.zeros_like(ids))], 1))
         return torch.cat(parts).to(self.proj_out.weight.device, torch.complex64)
 
-    def run_blocks(self, x: Tensor, time: Tensor, sequences: Sequence[SequenceInputs], lengths: Sequence[int]) -> Tensor:
+    def run_blocks(self, x: Tensor, time: Tensor, sequences: Sequence[SequenceInputs], lengths: attention.Lengths
+                   ) -> Tensor:
         """All blocks over the packed tokens, the segment's vector added before each."""
         carried = torch.cat([s.rope for s in sequences])
         rope, ids = carried[:, :-1], carried[:, -1].real
@@ -130,7 +135,7 @@ def equal_lengths(q: Tensor, k: Tensor, v: Tensor, q_lengths: Sequence[int], k_l
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
 
 
-def velocity(model: Renderer, noisy: Tensor, sources: Tensor, timesteps: Tensor, context: Tensor,
+def velocity(model: ArmRenderer, noisy: Tensor, sources: Tensor, timesteps: Tensor, context: Tensor,
              ids: Sequence[float]) -> Tensor:
     """Velocity tokens `[B, n, C·4]` of noisy targets `[B, C, T, Y, X]` beside sources `[B, S, C, T, Y, X]`
     with segment `ids`, for context rows `[B, L, text_dim]` and timesteps `[B]` in 0…1000.
@@ -140,6 +145,6 @@ def velocity(model: Renderer, noisy: Tensor, sources: Tensor, timesteps: Tensor,
     tokens = tokens.flatten(2).transpose(1, 2).reshape(batch, -1, model.config.inner_dim)
     count = tokens.shape[1] // (sources.shape[1] + 1)
     rope = model.rope([*((thw, i) for i in ids), (thw, 0.0)])
-    rows = model.condition_embedder.text_embedder(context)
+    rows = model.context_rows(context)
     sequences = [SequenceInputs(tokens[b, :-count], rope, rows[b]) for b in range(batch)]
     return torch.stack(model(list(tokens[:, -count:]), timesteps, sequences))
