@@ -25,7 +25,8 @@ COLOURS = tuple(PALETTE)
 RGB = np.array(list(PALETTE.values()), np.int16)  # [8, 3]
 TEXTURES = ("flat", "checker", "gradient")
 SHAPES = ("square", "circle", "triangle", "diamond", "cross", "ring")
-SIZES_PX = (5, 7, 9)
+SIZES_PX = (6, 8)
+GRID_PX = 2  # objects stand at even places: finer ones ask a tiny model for detail, not for understanding
 VELOCITIES = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)  # pixels a frame
 
 
@@ -71,16 +72,15 @@ class Scenes:
 def draw_scenes(rng: np.random.Generator, count: int, *, objects: int = 1, moving: bool = False,
                 side_px: int = SIDE_PX) -> Scenes:
     """`count` scenes with 1 or 2 objects that differ from the background and from each other in colour,
-    two also in shape and size, and do not touch. `moving` gives every object a velocity that keeps it
+    two also in shape and size, and do not overlap. `moving` gives every object a velocity that keeps it
     inside for five frames.
     """
     colours = rng.permuted(np.tile(np.arange(len(COLOURS)), (count, 1)), axis=1)[:, : objects + 1]
     shapes = rng.permuted(np.tile(np.arange(len(SHAPES)), (count, 1)), axis=1)[:, :objects]
-    allowed = SIZES_PX[: 3 if objects == 1 and not moving else 2]
-    sizes = rng.permuted(np.tile(allowed, (count, 1)), axis=1)[:, :objects]
+    sizes = rng.permuted(np.tile(SIZES_PX, (count, 1)), axis=1)[:, :objects]
     lane = side_px // objects
-    x = rng.integers(0, lane - sizes + 1) + lane * np.arange(objects)
-    y = rng.integers(0, side_px - sizes + 1)
+    x = rng.integers(0, (lane - sizes) // GRID_PX + 1) * GRID_PX + lane * np.arange(objects)
+    y = rng.integers(0, (side_px - sizes) // GRID_PX + 1) * GRID_PX
     velocity = np.zeros((count, objects, 2), np.int64)
     if moving:
         velocity = np.array(VELOCITIES)[rng.integers(0, len(VELOCITIES), (count, objects))]
@@ -104,13 +104,13 @@ def template(shape: str, size: int) -> np.ndarray:
         "circle": row**2 + column**2 <= half**2,
         "triangle": np.abs(column) <= (row + half) / 2 + 0.26,
         "diamond": np.abs(row) + np.abs(column) <= half,
-        "cross": (np.abs(row) < bar) | (np.abs(column) < bar),
+        "cross": (np.abs(row) < 1) | (np.abs(column) < 1),
         "ring": np.maximum(np.abs(row), np.abs(column)) > half - bar - 0.5,
     }[shape]
 
 
 def _templates() -> np.ndarray:
-    """All shapes at all sizes in the upper left corner of a box, bool `[max size + 1, shapes, 9, 9]`."""
+    """All shapes at all sizes in the upper left corner of a box, bool `[largest + 1, shapes, largest, largest]`."""
     largest = max(SIZES_PX)
     out = np.zeros((largest + 1, len(SHAPES), largest, largest), bool)
     for size in SIZES_PX:
@@ -132,7 +132,7 @@ def object_masks(scenes: Scenes, frames: int = 1, side_px: int = SIDE_PX, shape:
     largest = max(SIZES_PX)
     inside = ((row >= 0) & (row < largest))[..., :, None] & ((column >= 0) & (column < largest))[..., None, :]
     row, column = (np.clip(p, 0, largest - 1) for p in (row, column))
-    box = TEMPLATES[scenes.size, shape][:, :, None]                               # [N, K, 1, 9, 9]
+    box = TEMPLATES[scenes.size, shape][:, :, None]                               # [N, K, 1, 8, 8]
     n, k, f = np.ogrid[: len(scenes), : scenes.shape.shape[1], :1]
     seen = box[n[..., None, None], k[..., None, None], f[..., None, None], row[..., :, None], column[..., None, :]]
     return seen & inside & scenes.shown.astype(bool)[..., None, None, None]

@@ -32,7 +32,7 @@ class SetSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class Question:
     """A set that is asked after training, with the segment ids of its sources."""
 
     name: str
@@ -55,7 +55,7 @@ class Experiment:
     def _load(self, count: int, **settings) -> Loaded:
         return load(write_stops(SpriteConfig(output=self.root, subset=self.subset, count=count, **settings)))
 
-    def _tests(self) -> list[Test]:
+    def _tests(self) -> list[Question]:
         held_out = self._load(self.sizes.test, seed=1, held_out=True)
         count = held_out.sources.shape[1]
         tests = [self._test("held-out", held_out, whole_ids(count))]
@@ -66,8 +66,8 @@ class Experiment:
                                  tuple(np.linspace(1, count, count + 1).tolist()))]
         return tests
 
-    def _test(self, name: str, loaded: Loaded, ids: tuple[float, ...]) -> Test:
-        return Test(name=name, loaded=loaded, tensors=self.tensors(loaded), ids=ids)
+    def _test(self, name: str, loaded: Loaded, ids: tuple[float, ...]) -> Question:
+        return Question(name=name, loaded=loaded, tensors=self.tensors(loaded), ids=ids)
 
     def tensors(self, loaded: Loaded) -> Tensors:
         """Latents and text rows of a set."""
@@ -81,7 +81,7 @@ class Experiment:
         torch.manual_seed(seed)
         return ArmRenderer(config, arm)
 
-    def measure(self, model: nn.Module, test: Test, *, context: Contexts | None = None) -> dict[str, float]:
+    def measure(self, model: nn.Module, test: Question, *, context: Contexts | None = None) -> dict[str, float]:
         """What the judge says of what a model generates for a test."""
         latents = generate(model, test.tensors, ids=test.ids, device=self.device, context=context)
         return judge(self.codec.decode_many(latents), test.loaded.cases).means()

@@ -27,7 +27,7 @@ from bernini.planner.plan import leaving
 from bernini.tiny import tiny_mllm_config
 
 from .arms import ArmConfig, ArmRenderer
-from .experiment import Experiment, Test
+from .experiment import Experiment, Question
 from .parts import PatchFeatures
 from .stops import Loaded
 from .train import TrainConfig, rate, train
@@ -204,7 +204,7 @@ def run_planned(experiment: Experiment, arm: str, config: ArmConfig, training: T
 
 
 @torch.no_grad()
-def ask(experiment: Experiment, model: nn.Module, planner: Planner, chats: Chats, test: Test) -> dict[str, dict]:
+def ask(experiment: Experiment, model: nn.Module, planner: Planner, chats: Chats, test: Question) -> dict[str, dict]:
     """Verdicts with the planner's plan, the true features, and another sample's plan; cosine of the plan."""
     planned, out = plan(planner, chats), {}
     kinds = {test.name: planned, f"{test.name}, plan from the truth": chats.targets,

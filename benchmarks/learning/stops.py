@@ -130,6 +130,11 @@ class Loaded:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def take(self, index: np.ndarray) -> Loaded:
+        """The samples at `index`."""
+        return Loaded(sources=self.sources[index], targets=self.targets[index],
+                      prompts=[self.prompts[i] for i in index], cases=self.cases.take(index))
+
 
 def load(samples: Manifest, limit: int | None = None) -> Loaded:
     """Reads the files that the first `limit` samples name."""
