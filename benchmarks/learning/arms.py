@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bernini.config import RendererConfig
 from bernini.renderer import attention
 from bernini.renderer.rope import axis_widths, patch_grid, unit
-from bernini.renderer.transformer import Renderer, SequenceInputs
+from bernini.renderer.transformer import Block, Renderer, SequenceInputs
 
 ARMS = ("sa", "plain", "segment", "both")
 MAX_ID = 8
@@ -55,11 +55,24 @@ class ArmConfig:
                               text_dim=self.text_dim, freq_dim=64, ffn_dim=self.ffn_ratio * width)
 
 
+class ArmBlock(Block):
+    """A block of the renderer that takes the segment ids off `rope` (its last column) and adds their vectors."""
+
+    def __init__(self, config: RendererConfig):
+        super().__init__(config)
+        self.register_parameter("segments", None)  # one table for all blocks
+
+    def forward(self, x: Tensor, time: Tensor, rope: Tensor, *rest) -> Tensor:
+        if self.segments is not None:
+            x = x + interpolate(self.segments, rope[:, -1].real)
+        return super().forward(x, time, rope[:, :-1], *rest)
+
+
 class ArmRenderer(Renderer):
     """`bernini.renderer.transformer.Renderer` with another position code.
 
-    `rope` carries the segment id of each token in one more column, which `run_blocks` takes off again:
-    so whoever builds sequences for a renderer builds them for every arm.
+    `rope` carries the segment id of each token in one more column, which the blocks take off again: so
+    whoever builds sequences for a renderer builds them for every arm.
     """
 
     def __init__(self, config: ArmConfig, arm: str):
@@ -67,8 +80,11 @@ class ArmRenderer(Renderer):
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
         self.phase, self.theta = arm in ("sa", "both"), config.theta
-        vectors = torch.randn(MAX_ID + 1, self.config.inner_dim) * config.segment_init
-        self.segments = nn.Parameter(vectors) if arm in ("segment", "both") else None
+        self.blocks = nn.ModuleList([ArmBlock(self.config) for _ in self.blocks])
+        if arm in ("segment", "both"):
+            vectors = nn.Parameter(torch.randn(MAX_ID + 1, self.config.inner_dim) * config.segment_init)
+            for block in self.blocks:
+                block.segments = vectors
         self._open_gates()
 
     @torch.no_grad()
@@ -93,19 +109,6 @@ class ArmRenderer(Renderer):
             ids = torch.full((len(phases), 1), float(source_id), dtype=torch.float64)
             parts.append(torch.cat([unit(phases), torch.complex(ids, torch.zeros_like(ids))], 1))
         return torch.cat(parts).to(self.proj_out.weight.device, torch.complex64)
-
-    def run_blocks(self, x: Tensor, time: Tensor, sequences: Sequence[SequenceInputs], lengths: attention.Lengths
-                   ) -> Tensor:
-        """All blocks over the packed tokens, the segment's vector added before each."""
-        carried = torch.cat([s.rope for s in sequences])
-        rope, ids = carried[:, :-1], carried[:, -1].real
-        added = 0.0 if self.segments is None else interpolate(self.segments, ids)
-        contexts = [len(s.context) for s in sequences]
-        context = torch.cat([s.context for s in sequences])
-        for block in self.blocks:
-            keys_values = block.attn2.keys_values(context)
-            x = block(x + added, time, rope, keys_values, lengths, contexts, self.attend)
-        return x
 
 
 def frequencies(width: int, theta: float) -> Tensor:
