@@ -205,6 +205,10 @@ class VideoReader:
         except av.FFmpegError:  # formats without an index are read from the start
             self.container.seek(0)
 
+    def shown_at(self, pts: int) -> float:
+        """Moment of a packet's time stamp, seconds from the start of the presentation."""
+        return float(pts * self.stream.time_base) - self._offset_s
+
     def __iter__(self) -> Iterator[Frame]:
         deadline = time.monotonic() + self.limits.max_decode_s
         clean, last, step = True, -1.0, 1.0 / (self.probe.fps or 25.0)

@@ -153,4 +153,35 @@ SAMPLES = Stop(
     ),
 )
 
-STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, CANDIDATES, PAIRS, SAMPLES)}
+FEATURE = pa.struct([
+    column("name", S, "latent, vit, text or empty_text"),
+    column("visual", pa.int32(), "position among the visuals; null = the feature is a text's"),
+    column("file", S, "file below the feature folder that the header names"),
+    column("offset", pa.int64(), "first byte in the file", "bytes"),
+    column("num_bytes", pa.int64(), "length in the file", "bytes"),
+    column("shape", pa.list_(pa.int32()), "latent [C, T, Y, X]; vit [tokens, V]; text [tokens, W]"),
+    column("dtype", S, "bfloat16"),
+    column("crc32", pa.int64(), "checksum of the bytes"),
+])
+
+VISUAL = pa.struct([
+    column("kind", S, "image or video"),
+    column("is_target", pa.bool_(), "it is to be generated"),
+    column("num_latent_tokens", pa.int32(), "tokens in the renderer; 0 = no latent was made", "tokens"),
+    column("num_vit_tokens", pa.int32(), "merged tokens in the planner; 0 = none were made", "tokens"),
+    column("grid", pa.list_(pa.int32()), "(t, h, w) patches before merging"),
+])
+
+LATENTS = Stop(
+    name="latents", row="one training example, encoded", key="sample_id",
+    fields=(
+        *SAMPLES.fields,
+        column("visuals", pa.list_(VISUAL), "images and videos in the order of their messages, with their token cost"),
+        column("num_text_tokens", pa.int32(), "rows of the text embedding; 0 = none was made", "tokens"),
+        column("num_empty_text_tokens", pa.int32(), "rows of the embedding of the system prompt alone", "tokens"),
+        column("num_planner_text_tokens", pa.int32(), "texts in the planner's tokens, without the chat's", "tokens"),
+        column("features", pa.list_(FEATURE), "where the tensors lie (manifests/features.py)"),
+    ),
+)
+
+STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, CANDIDATES, PAIRS, SAMPLES, LATENTS)}

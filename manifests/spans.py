@@ -6,7 +6,7 @@ this, so that a clip is decoded once and streamed, never held by whoever only pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -39,6 +39,43 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
             return
     if num == 0:
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+
+
+def span_times(path: str, start_s: float, end_s: float) -> list[float]:
+    """Times of the frames of a span, ascending, from the packets alone: nothing is decoded. Raises `MediaError`."""
+    with VideoReader(path) as reader:
+        if start_s > 1.0:
+            reader.seek(start_s)
+        times = []
+        for packet in reader.container.demux(reader.stream):
+            if packet.pts is None or packet.is_discard:
+                continue
+            time_s = reader.shown_at(packet.pts)
+            if start_s - EPSILON_S <= time_s < end_s - EPSILON_S:
+                times.append(time_s)
+            elif packet.is_keyframe and time_s >= end_s:  # what follows a key frame is shown after it
+                break
+    if not times:
+        raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+    return sorted(times)
+
+
+def read_numbered(path: str, start_s: float, end_s: float, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    """`(height, width, 3)` uint8 RGB of the frames with these numbers, counted from 0 inside the span.
+
+    A number past the end gives the last frame. Raises `MediaError` when the span holds no frame.
+    """
+    wanted, found, last = set(numbers), {}, None
+    for number, frame in enumerate(_inside(path, start_s, end_s)):
+        last = frame
+        if number in wanted:
+            found[number] = np.ascontiguousarray(frame.rgb())
+        if number >= max(wanted, default=0):
+            break
+    if last is None:
+        raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+    end = np.ascontiguousarray(last.rgb()) if len(found) < len(wanted) else None
+    return {number: found.get(number, end) for number in sorted(wanted)}
 
 
 def _inside(path: str, start_s: float, end_s: float) -> Iterator:
@@ -85,6 +122,16 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
     if long_px and max(image.size) > long_px:
         image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(width, height) as stored, from the header of a picture file. Raises `MediaError`."""
+    try:
+        filesystem, inner = storage.resolve(path)
+        with filesystem.open_input_file(inner) as file, Image.open(file) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"cannot read the picture {path}: {error}") from None
 
 
 def read_picture(path: str, time_s: float | None, *, long_px: int = 4096) -> np.ndarray:

@@ -10,9 +10,11 @@ from pkgutil import resolve_name
 # command -> (function, one line of help, group)
 COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
+    "recipes": ("pipelines.command:recipes", "every recipe: what it makes, needs and costs", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
+    "encode": ("pipelines.encode_samples:main", "samples → latents, ViT features, text embeddings; resumes", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),
@@ -29,7 +31,7 @@ COMMANDS = {
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
 TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check"}  # they parse their words themselves
+              "serve-check", "encode"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 

@@ -49,6 +49,24 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def recipes(recipe: str = "", /) -> int:
+    """List every recipe with what it makes, needs and costs; name one to read it in full.
+
+    Args:
+        recipe: name of a recipe; empty = all of them.
+    """
+    if recipe and recipe not in PIPELINES:
+        raise ConfigError(f"no recipe {recipe!r}; known: {', '.join(PIPELINES)}")
+    for name, module in PIPELINES.items():
+        if recipe in ("", name):
+            found = resolve_name(module)
+            print(f"{name}\n  {found.WHY}")
+            for title in ("makes", "laptop", "cluster", "cost"):
+                print(f"  {title:<8} {getattr(found.NEEDS, title)}")
+            print(f"\n{found.__doc__}" if recipe else "")
+    return 0
+
+
 def parse_config(recipe, arguments: list[str], prog: str):
     """A recipe's settings: the preset's, overridden by what is given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

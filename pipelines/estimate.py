@@ -93,7 +93,8 @@ def measure(recipe, config, assumed: Assumed) -> dict:
     total = float(sum(size or 0 for size in listed["num_bytes"].to_pylist()) + listed.num_rows)
     with tempfile.TemporaryDirectory() as folder:
         manifests, seconds = run_sample(recipe, config, chosen, folder)
-        per_file = {name: accepted_per_file(m, chosen) for name, m in manifests.items() if name != "samples"}
+        per_file = {name: accepted_per_file(m, manifests["videos"], chosen)
+                    for name, m in manifests.items() if name != "samples"}
         stored = {name: folder_bytes(m.path) for name, m in manifests.items()}
         pixels = picture_pixels(manifests)
     draws = np.random.default_rng(0).integers(0, len(sizes), (NUM_DRAWS, len(sizes)))
@@ -107,7 +108,8 @@ def measure(recipe, config, assumed: Assumed) -> dict:
         "accepted": {name: dataclasses.asdict(r) for name, r in accepted.items()},
         "cpu_hours": seconds / 3600 * total / sizes.sum(),
         "bytes_out": {name: int(size * total / sizes.sum()) for name, size in stored.items()},
-        "requests": requests(recipe.build(config).get("pairs", ()), pairs, pixels, assumed),
+        "requests": requests(recipe.build(config).get("pairs", ()) if hasattr(recipe, "build") else (), pairs, pixels,
+                             assumed),
     }
 
 
@@ -116,8 +118,9 @@ def run_sample(recipe, config, chosen: pa.Table, folder: str) -> tuple[dict[str,
     source = os.path.join(folder, "sample.jsonl")
     with open(source, "w") as file:
         file.writelines(json.dumps({"path": path}) + "\n" for path in chosen["path"].to_pylist())
-    small = dataclasses.replace(config, input=source, output=os.path.join(folder, "out"), engine="local",
-                                annotator="classical", quiet=True)
+    classical = {"annotator": "classical"} if hasattr(config, "annotator") else {}
+    small = dataclasses.replace(config, input=source, output=os.path.join(folder, "out"), engine="local", quiet=True,
+                                **classical)
     started, manifests = time.monotonic(), {}
     try:
         for name, manifest in recipe.run_steps(small):
@@ -127,11 +130,11 @@ def run_sample(recipe, config, chosen: pa.Table, folder: str) -> tuple[dict[str,
     return manifests, time.monotonic() - started
 
 
-def accepted_per_file(manifest: Manifest, chosen: pa.Table) -> np.ndarray:
+def accepted_per_file(manifest: Manifest, videos: Manifest, chosen: pa.Table) -> np.ndarray:
     """`(files,)` accepted rows that each chosen file led to."""
-    path = next(n for n in ("path", "source_path") if n in manifest.schema.names)
-    rows = manifest.table([path, "drop_reason"]).to_pylist()
-    counts = Counter(row[path] for row in rows if row["drop_reason"] is None)
+    path = {row["video_id"]: row["path"] for row in videos.table(["video_id", "path"]).to_pylist()}
+    rows = manifest.table(["video_id", "drop_reason"]).to_pylist()
+    counts = Counter(path[row["video_id"]] for row in rows if row["drop_reason"] is None)
     return np.array([counts[p] for p in chosen["path"].to_pylist()], float)
 
 

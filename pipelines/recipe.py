@@ -6,6 +6,7 @@ A recipe is one file in `pipelines/pairs/` with
 * `Config`, a dataclass of these settings and its own;
 * `PRESETS`, settings by name: "laptop" (classical backends, no weights) and "cluster" (the models
   that the paper names);
+* `NEEDS`, what each preset asks for;
 * `run_steps(config)`, which yields `(stop, manifest)` as the stops finish.
 
 It knows no other recipe. VIDEOS and CLIPS are named after the scan, not after the recipe:
@@ -35,6 +36,20 @@ from .stage import Stage
 MEASURES = ("damage", "exposure", "sharpness", "motion", "colors", "people", "video_similarity")
 VIDEO_RULES = (Rule(column="verdict", allowed=GOOD, failure=True, why="a file of which nothing decodes"),)
 SCAN = "scan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a recipe asks for, in words; `bernini recipes` prints it."""
+
+    makes: str
+    """Tasks and data sets that come out."""
+    laptop: str = "nothing: no weights, no download"
+    """What the preset "laptop" needs."""
+    cluster: str
+    """Models and GPUs of the preset "cluster"."""
+    cost: str
+    """CPU or GPU hours a thousand samples; says whether it was measured or estimated, and on what."""
 
 
 @dataclass(frozen=True, kw_only=True)

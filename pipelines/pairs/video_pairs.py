@@ -25,7 +25,7 @@ from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
 from ..decide import HUMAN_EQUAL, Decided, PairPolicy, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Steps, apply_rules, scan_stage
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage
 from ..run import require_accepted
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
@@ -71,6 +71,8 @@ class Config(AskConfig, ClipConfig):
 
 
 PRESETS = {"laptop": {}, "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai"}}
+NEEDS = Needs(makes="v2v: video-pairs", cluster="X-CLIP (a quarter of a GPU a decoding worker), a served Qwen3-VL",
+              cost="decoding only: see `bernini estimate video-pairs`")
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
@@ -122,7 +124,7 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
 
     rules, policy = config.pair_rules(), config.policy()
     decided = Decided(found, decide(found, rules, policy))
-    yield "pairs", (pairs := steps.run("pairs", decided, stages["pairs"], rows_per_block=16, parents=[found],
+    yield "pairs", (pairs := steps.run("pairs", decided, stages["pairs"], rows_per_block=64, parents=[found],
                                        settings=[rules, policy], rules=rules, policy=policy, made_by=compared))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(RECIPE), pairs.batches()),
                                   parents=[pairs], settings=RECIPE)
