@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 
 from datagen.sprite_judge import judge
 from datagen.sprites import render
+from manifests.manifest import Manifest
 
 from .arms import ArmConfig, ArmRenderer
+from .encode import SpriteEncoders, encode, read_tensors
 from .parts import PatchCodec, WordVectors
 from .stops import Loaded, SpriteConfig, load, write_stops
 from .train import Contexts, Tensors, TrainConfig, generate, train
@@ -46,14 +49,24 @@ class Experiment:
 
     def __init__(self, root: str, subset: str, sizes: SetSizes, device: str = "cpu"):
         self.root, self.subset, self.sizes, self.device = root, subset, sizes, device
-        self.train_set = self._load(sizes.train, seed=0)
-        self.codec = PatchCodec(self.train_set.targets[:FITTED_CLIPS], temporal=subset == "motion")
-        self.words = WordVectors()
-        self.train_tensors = self.tensors(self.train_set)
+        self.samples = self._write(sizes.train, seed=0)
+        fitted = load(self.samples, limit=FITTED_CLIPS).targets
+        self.mean_picture = fitted.mean(0).round().astype(np.uint8)
+        self.codec, self.words = PatchCodec(fitted, temporal=subset == "motion"), WordVectors()
+        self.latents = encode(self.samples, root, SpriteEncoders(self.codec, self.words))
+        self.train_tensors = read_tensors(self.latents)
         self.tests = self._tests()
 
+    def _write(self, count: int, **settings) -> Manifest:
+        return write_stops(SpriteConfig(output=self.root, subset=self.subset, count=count, **settings))
+
     def _load(self, count: int, **settings) -> Loaded:
-        return load(write_stops(SpriteConfig(output=self.root, subset=self.subset, count=count, **settings)))
+        return load(self._write(count, **settings))
+
+    @cached_property
+    def train_set(self) -> Loaded:
+        """Pictures and prompts of the training samples, in the order of the tensors."""
+        return load(self.samples)
 
     def _tests(self) -> list[Question]:
         held_out = self._load(self.sizes.test, seed=1, held_out=True)
@@ -96,11 +109,10 @@ class Experiment:
         """Verdicts of the judge on pictures that no model made."""
         test = self.tests[0].loaded
         rng = np.random.default_rng(0)
-        mean = self.train_set.targets.mean(0).round().astype(np.uint8)
         noise = rng.integers(0, 256, test.targets.shape, np.uint8)
         rows = {"ground truth through the codec": self.codec.decode_many(self.tests[0].tensors.targets),
                 "copy of the first source": test.sources[:, 0], "copy of the last source": test.sources[:, -1],
-                "mean picture": np.broadcast_to(mean, test.targets.shape), "noise": noise,
+                "mean picture": np.broadcast_to(self.mean_picture, test.targets.shape), "noise": noise,
                 "target of another sample": np.roll(test.targets, 1, axis=0)}
         if self.subset in REFERENCES:
             rows["what the wrong reference asks for"] = wrong_reference(test)

@@ -32,7 +32,7 @@ PRESETS = {
     "h200": (ArmConfig(num_layers=8, num_heads=8, head_dim=48, ffn_ratio=4, theta=1000.0),
              TrainConfig(steps=1500, batch=1024, lr=1e-3, ema=0.999, warmup=100), SetSizes(train=100_000, test=2048)),
 }
-STEPS = {"cpu": {"id": 600, "content": 800, "edits": 1200, "reasoning": 800, "motion": 800}, "h200": {}}
+STEPS = {"cpu": {"id": 2000, "content": 2400, "edits": 4000, "reasoning": 2400, "motion": 2400}, "h200": {}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Procedural edits through the stops of the house: media files → PAIRS → SAMPLES → pictures again.
+"""Procedural edits through the stops of the house: media files → PAIRS → SAMPLES (`encode` makes LATENTS of them).
 
-Training reads what stands in the SAMPLES manifest and the files it names, never the generator's arrays.
+Training and tests read what stands in the manifests and the files they name, never the generator's arrays.
 The facts that the judge needs lie in the column `extra`, as JSON.
 """
 
@@ -139,7 +139,8 @@ class Loaded:
 def load(samples: Manifest, limit: int | None = None) -> Loaded:
     """Reads the files that the first `limit` samples name."""
     rows = samples.table(["inputs", "images", "videos", "extra"]).slice(0, limit).to_pylist()
-    pictures = [[_read(path) for path in r["images"]] + [_read_video(v) for v in r["videos"]] for r in rows]
+    pictures = [[read_media(path, None, None) for path in r["images"]]
+                + [read_media(v["video_path"], v["start_s"], v["end_s"]) for v in r["videos"]] for r in rows]
     pictures = np.stack([np.stack(p) for p in pictures])
     texts = [[m["text"] for m in json.loads(r["inputs"]) if m["type"] == "text"] for r in rows]
     prompts = [" ".join(t) for t in texts]
@@ -157,12 +158,10 @@ def _cases(facts: list[dict], prompts: list[str]) -> Cases:
                  wrong_colour=column_of("wrong_colour"), has_source=facts[0]["has_source"], frames=facts[0]["frames"])
 
 
-def _read(path: str) -> np.ndarray:
-    return read_image(path, long_px=SIDE_PX)[None]
-
-
-def _read_video(item: dict) -> np.ndarray:
-    """A clip, each block of pixels averaged back to the one it shows."""
-    large = np.stack(list(read_span(item["video_path"], item["start_s"], item["end_s"])))
+def read_media(path: str, start_s: float | None, end_s: float | None) -> np.ndarray:
+    """uint8 `[T, S, S, 3]` of a picture, or of a clip with each block of pixels averaged back to the one it shows."""
+    if start_s is None:
+        return read_image(path, long_px=SIDE_PX)[None].copy()  # torch wants it writable
+    large = np.stack(list(read_span(path, start_s, end_s)))
     blocks = large.reshape(len(large), SIDE_PX, VIDEO_SCALE, SIDE_PX, VIDEO_SCALE, 3)
     return np.round(blocks.mean((2, 4))).astype(np.uint8)
