@@ -93,7 +93,7 @@ def draw_cases(subset: str, count: int, seed: int, *, held_out: bool = False, re
     if subset not in SUBSETS:
         raise ConfigError(f"no sprite subset {subset!r}; known: {', '.join(SUBSETS)}")
     rng = np.random.default_rng([seed, list(SUBSETS).index(subset), held_out])
-    cases, key = SUBSETS[subset](rng, count * (8 if held_out else 2) + 64, references)
+    cases, key = SUBSETS[subset](rng, count * (12 if held_out else 2) + 64, references)
     return cases.take(np.flatnonzero(is_held_out(*key) == held_out)[:count])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-SIDE_PX = 16
+SIDE_PX = 8  # one pixel is one cell of a shape: a tiny model shall learn edits, not detail
 # The corners of the colour cube, 192 levels apart: closed under inversion, and a texture of +-24
 # levels never makes a colour the neighbour of another.
 LOW, HIGH, TEXTURE_LEVELS = 32, 224, 24
@@ -24,9 +24,17 @@ PALETTE = {
 COLOURS = tuple(PALETTE)
 RGB = np.array(list(PALETTE.values()), np.int16)  # [8, 3]
 TEXTURES = ("flat", "checker", "gradient")
-SHAPES = ("square", "circle", "triangle", "diamond", "cross", "ring")
-SIZES_PX = (6, 8)
-GRID_PX = 2  # objects stand at even places: finer ones ask a tiny model for detail, not for understanding
+# Each shape at its two sizes, row by row; "x" is a cross that stands on its corners.
+DRAWINGS = {
+    "square": ("### ### ###", "#### #### #### ####"),
+    "ring": ("### #.# ###", "#### #..# #..# ####"),
+    "cross": (".#. ### .#.", ".##. #### #### .##."),
+    "x": ("#.# .#. #.#", "#..# .##. .##. #..#"),
+    "tee": ("### .#. .#.", "#### #### .##. .##."),
+    "ell": ("#.. #.. ###", "##.. ##.. #### ####"),
+}
+SHAPES = tuple(DRAWINGS)
+SIZES_PX = (3, 4)
 VELOCITIES = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)  # pixels a frame
 
 
@@ -79,8 +87,8 @@ def draw_scenes(rng: np.random.Generator, count: int, *, objects: int = 1, movin
     shapes = rng.permuted(np.tile(np.arange(len(SHAPES)), (count, 1)), axis=1)[:, :objects]
     sizes = rng.permuted(np.tile(SIZES_PX, (count, 1)), axis=1)[:, :objects]
     lane = side_px // objects
-    x = rng.integers(0, (lane - sizes) // GRID_PX + 1) * GRID_PX + lane * np.arange(objects)
-    y = rng.integers(0, (side_px - sizes) // GRID_PX + 1) * GRID_PX
+    x = rng.integers(0, lane - sizes + 1) + lane * np.arange(objects)
+    y = rng.integers(0, side_px - sizes + 1)
     velocity = np.zeros((count, objects, 2), np.int64)
     if moving:
         velocity = np.array(VELOCITIES)[rng.integers(0, len(VELOCITIES), (count, objects))]
@@ -97,16 +105,8 @@ def _inside(start: np.ndarray, velocity: np.ndarray, sizes: np.ndarray, side_px:
 
 def template(shape: str, size: int) -> np.ndarray:
     """Pixels of a shape in its box, bool `[size, size]`."""
-    row, column = np.mgrid[:size, :size] - (size - 1) / 2
-    half, bar = size / 2, size // 4
-    return {
-        "square": np.ones((size, size), bool),
-        "circle": row**2 + column**2 <= half**2,
-        "triangle": np.abs(column) <= (row + half) / 2 + 0.26,
-        "diamond": np.abs(row) + np.abs(column) <= half,
-        "cross": (np.abs(row) < 1) | (np.abs(column) < 1),
-        "ring": np.maximum(np.abs(row), np.abs(column)) > half - bar - 0.5,
-    }[shape]
+    rows = DRAWINGS[shape][SIZES_PX.index(size)].split()
+    return np.array([[cell == "#" for cell in row] for row in rows])
 
 
 def _templates() -> np.ndarray:
@@ -132,7 +132,7 @@ def object_masks(scenes: Scenes, frames: int = 1, side_px: int = SIDE_PX, shape:
     largest = max(SIZES_PX)
     inside = ((row >= 0) & (row < largest))[..., :, None] & ((column >= 0) & (column < largest))[..., None, :]
     row, column = (np.clip(p, 0, largest - 1) for p in (row, column))
-    box = TEMPLATES[scenes.size, shape][:, :, None]                               # [N, K, 1, 8, 8]
+    box = TEMPLATES[scenes.size, shape][:, :, None]                               # [N, K, 1, 4, 4]
     n, k, f = np.ogrid[: len(scenes), : scenes.shape.shape[1], :1]
     seen = box[n[..., None, None], k[..., None, None], f[..., None, None], row[..., :, None], column[..., None, :]]
     return seen & inside & scenes.shown.astype(bool)[..., None, None, None]

@@ -30,7 +30,7 @@ MAX_ID = 8
 class ArmConfig:
     """Size of a renderer, and what the arms may tune."""
 
-    channels: int = 12
+    channels: int = 3
     """Latent channels."""
     num_layers: int = 4
     """Blocks."""

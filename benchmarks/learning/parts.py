@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-PATCH_PX = 2  # with the renderer's own 2 x 2 patches one token covers 4 x 4 pixels
+PATCH_PX = 1  # with the renderer's own 2 x 2 patches one token covers 2 x 2 pixels, as in the prototype
 GROUP = 4     # frames of a latent frame, after the first, which stands alone
 # A channel's deviation is not taken below this share of the largest: full whitening would raise the
 # faint texture channels to the weight of those that carry colour.
@@ -27,7 +27,7 @@ def haar() -> Tensor:
 
 
 class PatchCodec:
-    """Orthonormal transform of 2 x 2 pixel patches to principal axes, each brought near unit scale.
+    """Orthonormal transform of PATCH_PX x PATCH_PX pixel patches to principal axes, each brought near unit scale.
 
     With `temporal` four frames become one latent frame of four times the channels (causal Haar: the first
     frame stands alone), so that F = 4k + 1 frames give T = k + 1, as Wan's autoencoder does.
@@ -107,13 +107,13 @@ class WordVectors:
 
 
 class PatchFeatures:
-    """Features of 4 x 4 pixel patches on their principal axes, full whitening: the planner's target space.
+    """Features of 2 x 2 pixel patches on their principal axes, full whitening: the planner's target space.
 
     Another transform than the codec's, and never the judge's. float32 `[N, patches, V]`, raster order.
     """
 
-    def __init__(self, pictures: np.ndarray, width: int = 24):
-        flat = self._patches(pictures).reshape(-1, 48)
+    def __init__(self, pictures: np.ndarray, width: int = 12):
+        flat = self._patches(pictures).flatten(0, 1)
         self.mean = flat.mean(0)
         values, axes = torch.linalg.eigh(torch.cov((flat - self.mean).T))
         self.axes = axes[:, -width:] / values[-width:].sqrt()
@@ -121,8 +121,8 @@ class PatchFeatures:
     @staticmethod
     def _patches(pictures: np.ndarray) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(pictures)).double() / 127.5 - 1
-        return rearrange(x, "n (y a) (x b) c -> n (y x) (a b c)", a=4, b=4)
+        return rearrange(x, "n (y a) (x b) c -> n (y x) (a b c)", a=2, b=2)
 
     def __call__(self, pictures: np.ndarray) -> Tensor:
-        """uint8 `[N, S, S, 3]` → `[N, (S/4)², V]`."""
+        """uint8 `[N, S, S, 3]` → `[N, (S/2)², V]`."""
         return ((self._patches(pictures) - self.mean) @ self.axes).float()

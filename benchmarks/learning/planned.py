@@ -71,7 +71,7 @@ class ChatMaker:
         self.words = {w: i + 1 for i, w in enumerate(sorted({w for p in loaded.prompts for w in p.split()}))}
         self.length = max(len(p.split()) for p in loaded.prompts)
         self.features, self.special = PatchFeatures(loaded.targets[:2000, 0]), special
-        self.lift = torch.linalg.qr(torch.randn(WIDTH, 24, generator=torch.Generator().manual_seed(0)))[0].T
+        self.lift = torch.linalg.qr(torch.randn(WIDTH, 12, generator=torch.Generator().manual_seed(0)))[0].T
 
     def _tokens(self, text: str) -> list[int]:
         ids = [self.words[w] for w in text.split()]
@@ -81,7 +81,7 @@ class ChatMaker:
         return self.features(pictures) @ self.lift
 
     def __call__(self, loaded: Loaded) -> Chats:
-        grid = (1, 8, 8)  # merged 2 x 2: one token for 4 x 4 pixels, as the renderer's
+        grid = (1, 8, 8)  # merged 2 x 2: one token for 2 x 2 pixels, as the renderer's
         shown = [Visual("image", "source", grid, i) for i in range(loaded.sources.shape[1])]
         chats = {p: build([*shown, p, Visual("image", "target", grid)], self._tokens, self.special)
                  for p in set(loaded.prompts)}

@@ -32,7 +32,8 @@ PRESETS = {
     "h200": (ArmConfig(num_layers=8, num_heads=8, head_dim=48, ffn_ratio=4, theta=1000.0),
              TrainConfig(steps=1500, batch=1024, lr=1e-3, ema=0.999, warmup=100), SetSizes(train=100_000, test=2048)),
 }
-STEPS = {"cpu": {"id": 2000, "content": 2400, "edits": 4000, "reasoning": 2400, "motion": 2400}, "h200": {}}
+STEPS = {"cpu": {"id": 1200, "content": 1600, "edits": 2400, "reasoning": 1600, "motion": 1600}, "h200": {}}
+LAYERS = {"cpu": {"id": 3}, "h200": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,9 @@ def settings(options: Options) -> tuple[ArmConfig, TrainConfig, SetSizes]:
     arm, training, sizes = PRESETS[options.preset]
     steps = options.steps or STEPS[options.preset].get(options.subset, training.steps)
     training = replace(training, steps=steps, device=options.device, lr=options.lr or training.lr)
-    arm = replace(arm, channels=48 if options.subset == "motion" else arm.channels, theta=options.theta or arm.theta,
-                  segment_init=options.segment_init or arm.segment_init)
+    layers = LAYERS[options.preset].get(options.subset, arm.num_layers)
+    arm = replace(arm, num_layers=layers, channels=12 if options.subset == "motion" else arm.channels,
+                  theta=options.theta or arm.theta, segment_init=options.segment_init or arm.segment_init)
     if options.smoke:
         arm = replace(arm, num_layers=2, num_heads=2, head_dim=24)
         training, sizes = replace(training, steps=2, batch=4), SetSizes(train=16, test=8)

@@ -28,7 +28,7 @@ from pipelines.place import Place
 from pipelines.run import finish
 
 FPS = 16
-VIDEO_SCALE = 8  # H.264 halves the colour planes: a pixel of a scene is drawn as 8 x 8
+VIDEO_SCALE = 16  # H.264 halves the colour planes: a pixel of a scene is drawn as 16 x 16
 INSTRUCTION = column("instruction", pa.string(), "what to change")
 PAIR_SCHEMA = pa.schema([*PAIRS.fields, INSTRUCTION, *list(PAIRS.schema)[-3:]])
 ROWS = 1024  # written at once

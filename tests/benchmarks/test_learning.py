@@ -111,7 +111,7 @@ def swapped(arm: str) -> float:
     torch.manual_seed(0)
     model = ArmRenderer(replace(SMALL, segment_init=0.5), arm)
     torch.nn.init.normal_(model.proj_out.weight, std=0.1)
-    sources, noisy = torch.randn(2, 2, 12, 1, 8, 8), torch.randn(2, 12, 1, 8, 8)
+    sources, noisy = torch.randn(2, 2, 3, 1, 8, 8), torch.randn(2, 3, 1, 8, 8)
     rest = (noisy, sources, torch.full((2,), 500.0), torch.randn(2, 6, 64))
     with torch.no_grad():
         return float((velocity(model, *rest, [1.0, 2.0]) - velocity(model, *rest, [2.0, 1.0])).abs().max())
@@ -131,7 +131,7 @@ def test_the_sa_arm_at_the_released_base_is_the_released_renderer():
     segments = [((1, 8, 8), 1.0), ((1, 8, 8), 2.0), ((1, 8, 8), 0.0)]
     assert torch.allclose(arm.rope(segments)[:, :-1], renderer.rope(segments), atol=1e-6)
     renderer.context_rows = renderer.condition_embedder.text_embedder
-    rest = (torch.randn(3, 12, 1, 8, 8), torch.randn(3, 2, 12, 1, 8, 8), torch.full((3,), 400.0), torch.randn(3, 5, 64))
+    rest = (torch.randn(3, 3, 1, 8, 8), torch.randn(3, 2, 3, 1, 8, 8), torch.full((3,), 400.0), torch.randn(3, 5, 64))
     with torch.no_grad():
         assert torch.allclose(velocity(arm, *rest, [1.0, 2.0]), velocity(renderer, *rest, [1.0, 2.0]), atol=1e-5)
 
@@ -169,7 +169,7 @@ def test_a_few_steps_of_training_follow_the_text_on_held_out_combinations(tmp_pa
     asked = styles(experiment.tests[0].loaded)
     test = Question(name="styles", loaded=asked, tensors=experiment.tensors(asked), ids=(1.0,))
     model, _ = train(experiment.arm("sa", ArmConfig(num_layers=2), 0), experiment.tensors(styles(experiment.train_set)),
-                     TrainConfig(steps=400, batch=16, ema=0.98), 0)
+                     TrainConfig(steps=300, batch=16, lr=3e-3, ema=0.98), 0)
     verdicts = experiment.measure(model, test)
-    # Who ignores the text is right in half of the cases at best; who copies the source, in none.
+    # Measured 0.92. Who ignores the text is right in half of the cases at best; who copies the source, in none.
     assert verdicts["success"] > 0.7
