@@ -23,6 +23,7 @@ from manifests.errors import ConfigError
 
 from .sprites import COLOURS, SHAPES, SIDE_PX, Scenes, draw_scenes, object_masks, render
 
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601: the palette's greys lie 22 levels or more apart
 STYLES = ("none", "invert", "grey")
 NONE = -1
 MOTION_FRAMES = 5
@@ -74,9 +75,9 @@ class Cases:
 
 
 def apply_style(pictures: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Inverted, or the mean of the channels, where `style` says so."""
+    """Inverted, or grey at its luminance, where `style` says so."""
     kind = np.asarray(style).reshape(-1, 1, 1, 1, 1)
-    grey = np.round(pictures.astype(np.float32).mean(-1, keepdims=True)).astype(np.uint8)
+    grey = np.round(pictures.astype(np.float32) @ LUMINANCE)[..., None].astype(np.uint8)
     return np.where(kind == 1, 255 - pictures, np.where(kind == 2, grey, pictures)).astype(np.uint8)
 
 

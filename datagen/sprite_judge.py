@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sprite_edits import NONE, Cases
+from .sprite_edits import LUMINANCE, NONE, Cases
 from .sprites import RGB, SHAPES, object_masks, render
 
 MIN_SHARE = 0.5       # of the pixels of a region that must show its colour
 MIN_ABSENT = 0.9      # of the pixels of a removed object that must show what lies behind
 MIN_IOU = 0.7         # of the asked shape with what is drawn; neighbouring templates reach 0.84
-GREY_LEVELS = 24      # largest spread of channels, and error of the level, of a grey picture
+GREY_SPREAD = 24      # largest mean spread of the channels of a grey picture, levels
+GREY_ERROR = 10       # largest error of a region's grey, levels; the palette's greys lie 22 or more apart
 MAX_CENTROID_PX = 1.0
 
 
@@ -91,7 +92,7 @@ def _is_grey(pictures: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.n
     weight = mask[..., None] / np.maximum(mask.sum((1, 2, 3)), 1)[:, None, None, None, None]
     mean = (pictures * weight).sum((1, 2, 3))                               # [N, 3]
     spread = ((pictures.max(-1).astype(int) - pictures.min(-1)) * weight[..., 0]).sum((1, 2, 3))
-    return (np.abs(mean.mean(1) - RGB[colour].mean(1)) <= GREY_LEVELS) & (spread <= GREY_LEVELS)
+    return (np.abs(mean @ LUMINANCE - RGB[colour] @ LUMINANCE) <= GREY_ERROR) & (spread <= GREY_SPREAD)
 
 
 def _shape_is_right(pictures: np.ndarray, nearest: np.ndarray, cases: Cases, k: int) -> np.ndarray:

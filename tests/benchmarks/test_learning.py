@@ -43,7 +43,8 @@ def test_the_judge_accepts_the_truth_through_the_codec_and_nothing_that_ignores_
     assert copied.success.mean() < 0.02  # grey scenes of black and white are their own edit
     shuffled = judge(np.roll(truth, 1, axis=0), cases)
     assert shuffled.success.mean() < 0.02
-    assert judge(np.full_like(truth, 128), cases).success.mean() < 0.02
+    flat = judge(np.full_like(truth, 128), cases)
+    assert flat.success.mean() < 0.05  # nearest to white: right where the only object of a white scene is removed
 
 
 @pytest.mark.parametrize("subset", ["id", "content"])
