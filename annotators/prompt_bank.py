@@ -63,22 +63,31 @@ class Closed:
 
 
 class PromptBank:
-    """The bank in `folder`; made there with these settings if there is none, else its own hold."""
+    """The bank in `folder`; made there with these settings if there is none, else its own hold.
 
-    def __init__(self, folder: str, *, capacity: int = 2000, min_novelty: float = 0.35, embedder: str = "ngrams"):
+    `round` opens it as that round left it (a resumed run sees what the first one saw); None = the last one.
+    `begin` is what a new bank knows before its first round.
+    """
+
+    def __init__(self, folder: str, *, capacity: int = 2000, min_novelty: float = 0.35, embedder: str = "ngrams",
+                 round: int | None = None, begin: Sequence[str] = ()):
         self.folder = folder
         rounds = [name for name, _ in storage.list_files(folder) if name.startswith("bank-")]
+        if round is not None and _file_of(round) not in rounds:
+            raise ConfigError(f"the prompt bank {folder} has no round {round}; it has {', '.join(sorted(rounds))}")
         if rounds:
-            self._load(max(rounds))
+            self._load(max(rounds) if round is None else _file_of(round))
         else:
             if capacity < 1 or not 0 <= min_novelty <= 1:
                 raise ConfigError("a bank needs capacity >= 1 and min_novelty in [0, 1], "
                                   f"not {capacity} and {min_novelty}")
             self.round, self.capacity, self.min_novelty, self.embedder = 0, capacity, min_novelty, embedder
             self.prompts: list[str] = []
-            self._save()
         self._embed = (HashedNgrams() if self.embedder == "ngrams" else resolve_name(self.embedder)()).embed
         self.vectors = self._embed(self.prompts) if self.prompts else np.empty((0, DIM))
+        if not rounds:
+            self._take_in(list(dict.fromkeys(begin)))
+            self._save()
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -144,12 +153,16 @@ class PromptBank:
     def _save(self) -> None:
         header = {"round": self.round, "capacity": self.capacity, "min_novelty": self.min_novelty,
                   "embedder": self.embedder}
-        storage.write_bytes(storage.join(self.folder, f"bank-{self.round:05d}.jsonl"), _lines([header, *self.prompts]))
+        storage.write_bytes(storage.join(self.folder, _file_of(self.round)), _lines([header, *self.prompts]))
 
     def _load(self, name: str) -> None:
         header, *prompts = map(json.loads, storage.read_bytes(storage.join(self.folder, name)).splitlines())
         self.round, self.capacity = header["round"], header["capacity"]
         self.min_novelty, self.embedder, self.prompts = header["min_novelty"], header["embedder"], prompts
+
+
+def _file_of(round: int) -> str:
+    return f"bank-{round:05d}.jsonl"
 
 
 def _lines(values: Iterable[object]) -> bytes:

@@ -29,7 +29,9 @@ from .ask import Annotator
 S, F, LIST = pa.string(), pa.float64(), pa.list_(pa.string())
 TYPES = {"start_s": F, "end_s": F, "time_s": F, "source_start_s": F, "source_end_s": F, "target_start_s": F,
          "target_end_s": F, "source_time_s": F, "target_time_s": F, "key_times_s": pa.list_(F), "images": LIST,
-         "candidates": LIST, "reference_paths": LIST}
+         "candidates": LIST, "reference_paths": LIST, "texts": LIST, "camera_speed": F, "target_face_height": F,
+         "possible_edits": pa.list_(pa.struct([(name, S) for name in ("prompt", "kind", "object")])),
+         **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit"), F)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,10 +92,14 @@ def sample_table(folder: str, video: str = "") -> pa.Table:
         "source_path": video, "source_start_s": 0.0, "source_end_s": length / 2, "source_time_s": times[0],
         "target_path": video, "target_start_s": length / 2, "target_end_s": length, "target_time_s": times[4],
         "key_times_s": times, "images": pictures[:2], "text": "A short film and two of its pictures.",
+        "texts": ["A ball rolls ,  through a room.", "Share this", "It passes a table ."],
         "edited_path": pictures[1], "reference_path": pictures[2], "reference_paths": pictures[:2],
         "transition": "The view changes a little.", "instruction": "Make the scene look like evening.",
         "forward_instruction": "Remove the ball from the video.", "edit_prompt": "Paint the wall green.",
         "object_name": "the ball", "candidates": ["Turn day into night.", "Remove the car.", "Add a hat."],
+        "possible_edits": [{"prompt": "Remove the red ball.", "kind": "remove", "object": "the red ball"}],
+        "camera_move": "zoom in", "camera_speed": 0.03, "target_face_height": 0.2,
+        **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll"), 0.0), "camera_fit": 0.9,
     }
     schema = pa.schema([(name, TYPES.get(name, S)) for name in row])
     return pa.Table.from_pylist([row], schema).append_column(ISSUES, pa.nulls(1, ISSUES.type))

@@ -17,15 +17,17 @@ class BuildSamples:
     """PAIRS → SAMPLES. The sample carries spans; `export --form trainer` cuts the clips out.
 
     `text` names the column with the instruction or caption, `reasoning` one with text that is
-    to be learned before the target (D11). `source_name` is the data set's name in a mixture.
+    to be learned before the target (D11). `source_name` is the data set's name in a mixture; empty = the
+    pairs have a column of that name.
     """
 
     makes = SAMPLES.schema
 
-    def __init__(self, source_name: str, *, text: str = "instruction", reasoning: str = ""):
+    def __init__(self, source_name: str = "", *, text: str = "instruction", reasoning: str = ""):
         self.source_name, self.text, self.reasoning = source_name, text, reasoning
         self.reads = ("pair_id", "video_id", "task", "source_path", "source_start_s", "source_end_s", "target_path",
                       "target_start_s", "target_end_s", "conditions", text, *([reasoning] if reasoning else []),
+                      *([] if source_name else ["source_name"]),
                       *(f.name for f in RIGHTS))
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -42,8 +44,9 @@ class BuildSamples:
         inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning)
         return {
             "sample_id": make_id("sample", pair["pair_id"], *([self.reasoning] if self.reasoning else [])),
-            "task": pair["task"], "source_name": self.source_name, "inputs": inputs, "images": images,
-            "videos": videos, "split": "train", "weight": 1.0, "num_prompt_tokens": count_tokens(pair[self.text]),
+            "task": pair["task"], "source_name": self.source_name or pair["source_name"], "inputs": inputs,
+            "images": images, "videos": videos, "split": "train", "weight": 1.0,
+            "num_prompt_tokens": count_tokens(pair[self.text]),
             "pair_id": pair["pair_id"], "video_id": pair["video_id"], "issues": [], "num_attempts": 1,
             **{f.name: pair[f.name] for f in RIGHTS},
         }

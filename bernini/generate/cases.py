@@ -1,7 +1,8 @@
 """What to generate: one case, or a file of many (spec 5).
 
-A case is a JSON object with the released keys and no others: `task_type`, `guidance_mode`,
-`prompt` (required), `video` (path or list), `image`, `images` (list), `output`. Batch files are a
+A case is a JSON object with the released keys and one of ours: `task_type`, `guidance_mode`,
+`prompt` (required), `motion_prompt` (dual-branch), `video` (path or list), `image`, `images` (list),
+`output`. Batch files are a
 JSON list or one object a line; relative paths are looked up beside the file.
 """
 
@@ -10,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bernini.errors import CaseError
+from bernini.generate.guidance import DUAL_BRANCH
 from bernini.generate.presets import IMAGE_TASKS, TASKS
 from bernini.prompts import require_prompt
 from bernini.video_io import existing
 
-KEYS = ("task_type", "guidance_mode", "prompt", "video", "image", "images", "output")
+KEYS = ("task_type", "guidance_mode", "prompt", "motion_prompt", "video", "image", "images", "output")
 # Inputs by task: least and most of (videos, images); None: no limit.
 INPUTS = {
     "t2i": ((0, 0), (0, 0)),
@@ -36,6 +38,7 @@ class Case:
     prompt: str
     task_type: str = "v2v"
     guidance_mode: str = ""
+    motion_prompt: str = ""  # dual-branch: prompt of the image-to-video branch; empty = `prompt`
     videos: tuple[str, ...] = ()
     image: str | None = None
     images: tuple[str, ...] = ()
@@ -57,6 +60,13 @@ class Case:
                 raise CaseError(f"task {self.task_type} needs at least {least} {what}, {len(have)} given")
             if most is not None and len(have) > most:
                 raise CaseError(f"task {self.task_type} takes at most {most} {what}(s), {len(have)} given")
+        if self.motion_prompt and self.guidance_mode != DUAL_BRANCH:
+            raise CaseError("motion_prompt would be ignored: it belongs to guidance mode dual-branch")
+        if self.guidance_mode == DUAL_BRANCH and (len(self.videos), len(self.references)) != (1, 1):
+            raise CaseError(
+                "guidance mode dual-branch needs one video and its edited first frame as the one picture (task "
+                f"rv2v); {len(self.videos)} and {len(self.references)} given"
+            )
         for what, paths in (("video", self.videos), ("image", self.references)):
             for path in paths:
                 existing(path, what)
@@ -81,6 +91,7 @@ def parse_case(values: object, where: str, base: Path = Path()) -> Case:
         prompt=values["prompt"],
         task_type=values.get("task_type", Case.task_type),
         guidance_mode=values.get("guidance_mode", ""),
+        motion_prompt=values.get("motion_prompt", ""),
         videos=_resolved(videos, base),
         images=_resolved(_texts(values.get("images"), where, "images"), base),
         output=values.get("output", Case.output),

@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--video", nargs="*", default=[], help="source video(s)")
     what.add_argument("--image", help="source image")
     what.add_argument(
+        "--first-frame", help="edited first frame of --video: dual-branch sampling (paper, equation 4)"
+    )
+    what.add_argument(
+        "--motion-prompt", default="", help="what moves after the edit, for its image-to-video branch"
+    )
+    what.add_argument(
         "--images", nargs="*", default=[], help="reference images, named image0, image1, … in the prompt"
     )
     what.add_argument("--output", help="file to write (default outputs/output.mp4)")
@@ -78,11 +84,12 @@ def given_settings(args: argparse.Namespace) -> dict:
 
 def cases_of(args: argparse.Namespace) -> list:
     """One case, or those of the batch file."""
-    from bernini.generate.cases import Case, read_batch, read_case
+    from bernini.generate.cases import read_batch, read_case
 
     if args.case and args.inputs:
         raise CaseError("--case and --inputs exclude each other; give one")
-    written = [f for f in ("prompt", "task_type", "video", "image", "images") if getattr(args, f)]
+    named = ("prompt", "task_type", "video", "image", "images", "first_frame", "motion_prompt")
+    written = [f for f in named if getattr(args, f)]
     if written and (args.case or args.inputs):
         raise CaseError(
             f"--{written[0].replace('_', '-')} would be ignored beside a case file; write it there"
@@ -96,14 +103,34 @@ def cases_of(args: argparse.Namespace) -> list:
     elif args.prompt is None:
         raise CaseError("nothing to generate; give --prompt, --case or --inputs")
     else:
-        case = Case(
-            prompt=args.prompt,
-            task_type=args.task_type or "v2v",
-            videos=tuple(args.video),
-            image=args.image,
-            images=tuple(args.images),
-        )
+        case = _dual_branch(args) if args.first_frame else _written(args)
     return [replace(case, output=args.output) if args.output else case]
+
+
+def _written(args: argparse.Namespace):
+    from bernini.generate.cases import Case
+
+    return Case(
+        prompt=args.prompt,
+        task_type=args.task_type or "v2v",
+        guidance_mode=args.guidance_mode or "",
+        motion_prompt=args.motion_prompt,
+        videos=tuple(args.video),
+        image=args.image,
+        images=tuple(args.images),
+    )
+
+
+def _dual_branch(args: argparse.Namespace):
+    """The case that `--first-frame` means."""
+    from bernini.generate.guidance import DUAL_BRANCH
+
+    for name, fits in (("task_type", "rv2v"), ("guidance_mode", DUAL_BRANCH)):
+        if getattr(args, name) not in (None, fits):
+            raise CaseError(f"--first-frame goes with {name.replace('_', ' ')} {fits} alone")
+    if args.image:
+        raise CaseError("--image would be one picture too many beside --first-frame")
+    return replace(_written(args), task_type="rv2v", guidance_mode=DUAL_BRANCH, image=args.first_frame)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,10 +205,11 @@ def _one(pipeline, case, args: argparse.Namespace) -> str:
 
 
 def _warn_of_idle(pipeline, settings: Settings, given: dict) -> None:
-    from bernini.generate.guidance import mode_named, without_effect
+    from bernini.generate.dual_branch import mode_of
+    from bernini.generate.guidance import without_effect
 
     planner = pipeline.model.has_planner
-    mode = mode_named(settings.guidance_mode, planner=planner)
+    mode = mode_of(settings, planner=planner)
     for name in without_effect(mode, given, planner=planner):
         flag = name.replace("_", "-")
         _say(f"warning: --{flag} has no effect here (guidance mode {settings.guidance_mode})")

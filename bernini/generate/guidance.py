@@ -126,6 +126,16 @@ class Mode:
     why: str = ""
 
 
+DUAL_BRANCH = "dual-branch"  # the one mode that is no chain; made from settings in dual_branch.py
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Guidance that is no chain: `weights(sigma)` is the weight of each branch, 0 leaves it out."""
+
+    weights: Callable[[float], Mapping[Branch, float]]
+
+
 nothing = Branch("none", "negative")
 video = Branch("video", "negative")
 images = Branch("images", "negative")
@@ -176,7 +186,8 @@ def mode_named(name: str, *, planner: bool) -> Mode:
     table = PLANNER_MODES if planner else RENDERER_MODES
     if name not in table:
         kind = "with planner" if planner else "without planner"
-        raise CaseError(f"unknown guidance mode {name!r} for a model {kind}; known: {', '.join(table)}")
+        known = ", ".join([*table, DUAL_BRANCH])
+        raise CaseError(f"unknown guidance mode {name!r} for a model {kind}; known: {known}")
     return table[name]
 
 
@@ -190,13 +201,19 @@ def active(mode: Mode, omegas: Omegas) -> list[tuple[float, Branch]]:
     return chain
 
 
-def branches(mode: Mode, omegas: Omegas) -> list[Branch]:
+def branches(mode: Mode | Mix, omegas: Omegas, sigma: float = 0.0) -> list[Branch]:
     """The branches a step needs, in the order of the chain; equal ones are found by the clip."""
+    if isinstance(mode, Mix):
+        return [branch for branch, weight in mode.weights(sigma).items() if weight != 0]
     return list(dict.fromkeys([mode.base, *(branch for _, branch in active(mode, omegas))]))
 
 
-def guide(mode: Mode, omegas: Omegas, predictions: Mapping[Branch, Tensor], state: StepState) -> Tensor:
-    """Equation 12 for any mode: the guided velocity."""
+def guide(
+    mode: Mode | Mix, omegas: Omegas, predictions: Mapping[Branch, Tensor], state: StepState
+) -> Tensor:
+    """Equation 12 for any chain, the weighted sum for a mix: the guided velocity."""
+    if isinstance(mode, Mix):
+        return sum(w * predictions[b] for b, w in mode.weights(state.sigma).items() if w != 0)
     if mode.projection is not None:
         state = replace(state, projection=mode.projection)
     direction = DIRECTIONS[mode.direction]
@@ -208,13 +225,16 @@ def guide(mode: Mode, omegas: Omegas, predictions: Mapping[Branch, Tensor], stat
     return guided
 
 
-def without_effect(mode: Mode, given: Iterable[str], *, planner: bool) -> list[str]:
+def without_effect(mode: Mode | Mix, given: Iterable[str], *, planner: bool) -> list[str]:
     """Settings that were given by name but do nothing in this mode: to be said, not passed over."""
-    omegas = {f"omega_{name}" for name in ("vid", "img", "txt", "tgt")} - {
-        f"omega_{n}" for n, _ in mode.chain
-    }
+    omegas = {f"omega_{name}" for name in ("vid", "img", "txt", "tgt")}
     projection = {"eta", "norm_threshold", "momentum"}
     planning = {"planning_step", "vit_denoising_step", "vit_txt_cfg", "vit_img_cfg"}
-    own_projection = mode.direction == "projected_clean" and mode.projection is None
-    idle = omegas | (set() if own_projection else projection) | (set() if planner else planning)
+    if isinstance(mode, Mix):
+        idle = omegas | projection | {"omega_scale"}
+    else:
+        own_projection = mode.direction == "projected_clean" and mode.projection is None
+        idle = omegas - {f"omega_{n}" for n, _ in mode.chain} | (set() if own_projection else projection)
+        idle |= {"alpha", "alpha_schedule", "dual_weights"}
+    idle |= set() if planner else planning
     return sorted(idle & set(given))

@@ -14,7 +14,8 @@ import numpy as np
 
 from bernini.conditions import Sources
 from bernini.generate.cases import Case
-from bernini.generate.guidance import Omegas, Projection, mode_named
+from bernini.generate.dual_branch import dual_contexts, dual_inputs, mode_of
+from bernini.generate.guidance import DUAL_BRANCH, Omegas, Projection
 from bernini.generate.inputs import Inputs, read_inputs
 from bernini.generate.parts import LazyExperts, Parts
 from bernini.generate.planning import contexts, make_plan, text_features
@@ -78,16 +79,21 @@ class Pipeline:
     def generate(self, case: Case, settings: Settings | None = None, progress: Progress = quiet) -> Generated:
         """One case from prompt to frames; mistakes of the user are found before anything loads."""
         case, settings = case.checked(), settings or self.settings(case)
+        self.denoiser(settings, progress)
+        solver_named(settings.solver, settings.num_inference_steps, settings.flow_shift)
+        inputs = read_inputs(case, settings, planner=self.model.has_planner)
+        return self.render(case, settings, inputs, progress)
+
+    def render(self, case: Case, settings: Settings, inputs: Inputs, progress: Progress = quiet) -> Generated:
+        """The same from `inputs` that are in memory; of the case only prompts and task count."""
+        if settings.guidance_mode == DUAL_BRANCH:
+            inputs = dual_inputs(inputs)
         denoiser = self.denoiser(settings, progress)
         solver = solver_named(settings.solver, settings.num_inference_steps, settings.flow_shift)
-        inputs = read_inputs(case, settings, planner=self.model.has_planner)
         self.say(str(self.check(inputs)))
-        progress("text", 0, 1)
-        text, plan = text_features(case, settings, self.parts), None
-        if self.model.has_planner:
-            plan = make_plan(case, settings, inputs, self.parts, lambda i, n: progress("planning", i + 1, n))
+        texts = self.contexts(case, settings, inputs, progress)
         sources = self.encode(inputs, settings, progress).to(self.memory.device)
-        texts = {name: rows.to(self.memory.device) for name, rows in contexts(text, plan).items()}
+        texts = {name: rows.to(self.memory.device) for name, rows in texts.items()}
         latent = denoiser(self.noise(settings, inputs), sources, texts, solver).cpu()
         progress("decoding", 0, 1)
         frames = self.parts["vae"].decode(latent)
@@ -95,12 +101,27 @@ class Pipeline:
         digest = hashlib.sha256(latent.numpy().tobytes()).hexdigest()[:16]
         return Generated(frames, settings.fps, denoiser.num_forwards, digest)
 
+    def contexts(self, case: Case, settings: Settings, inputs: Inputs, progress: Progress) -> dict:
+        """`[1, rows, text_dim]` of each context that the guidance mode names."""
+        progress("text", 0, 1)
+
+        def plan(case: Case, inputs: Inputs):
+            if not self.model.has_planner:
+                return None
+            return make_plan(case, settings, inputs, self.parts, lambda i, n: progress("planning", i + 1, n))
+
+        if settings.guidance_mode == DUAL_BRANCH:
+            return dual_contexts(case, settings, inputs, self.parts, plan)
+        text = text_features(case, settings, self.parts)
+        return contexts(text, plan(case, inputs))
+
     def encode(self, inputs: Inputs, settings: Settings, progress: Progress) -> Sources:
         """Source latents with the rules of this model's release."""
         rules = dict(
             max_trained=settings.max_trained_src_id,
             interpolate=settings.interpolate_src_id,
-            renumber_images=not self.model.has_planner,
+            # The image-to-video branch sees the picture alone: it is source 1 there.
+            renumber_images=not self.model.has_planner or settings.guidance_mode == DUAL_BRANCH,
             first_video_only=not self.model.has_planner,
         )
         if not inputs.videos and not inputs.images:
@@ -116,7 +137,7 @@ class Pipeline:
         s = settings
         return Denoiser(
             LazyExperts(self.parts),
-            mode_named(s.guidance_mode, planner=self.model.has_planner),
+            mode_of(s, planner=self.model.has_planner),
             Omegas(vid=s.omega_vid, img=s.omega_img, txt=s.omega_txt, tgt=s.omega_tgt),
             s.omega_scale,
             Projection(eta=s.eta, norm_threshold=tuple(s.norm_threshold), momentum=s.momentum),

@@ -33,6 +33,9 @@ class Settings:
     vit_denoising_step: int = 5  # decoder steps in each planning step
     vit_txt_cfg: float = 1.2  # planner guidance; scales the sources' increment, despite its name
     vit_img_cfg: float = 1.0  # planner guidance; scales the prompt's increment, despite its name
+    alpha: float = 0.5  # dual-branch: share of the image-to-video branch; 0 keeps the source's motion
+    alpha_schedule: str = "constant"  # dual-branch: constant, falling or rising from noise to picture
+    dual_weights: str = "table5"  # dual-branch: named guidance weights of equation 4
     flow_shift: float = 5.0  # shift of the noise levels
     solver: str = "unipc"  # unipc or euler
     seed: int = 42  # seed of all noise

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bernini.conditions import Sources
-from bernini.generate.guidance import Mode, Omegas, Projection, StepState, branches, guide
+from bernini.generate.guidance import Mix, Mode, Omegas, Projection, StepState, branches, guide
 from bernini.generate.solver import Euler, UniPC
 from bernini.renderer.experts import Clip, Experts
 
@@ -33,7 +33,7 @@ class Denoiser:
     """Settings of a loop; `contexts` maps negative, prompt and (with planner) plan to `[1, L, text_dim]`."""
 
     experts: Experts
-    mode: Mode
+    mode: Mode | Mix
     omegas: Omegas
     omega_scale: float = 1.0
     projection: Projection = field(default_factory=Projection)
@@ -65,7 +65,7 @@ class Denoiser:
 
     def _velocity(self, clip: Clip, timestep: Tensor, omegas: Omegas, state: StepState) -> Tensor:
         before = clip.num_forwards
-        predictions = clip.predict(state.latent, timestep, branches(self.mode, omegas))
+        predictions = clip.predict(state.latent, timestep, branches(self.mode, omegas, state.sigma))
         self.num_forwards += clip.num_forwards - before
         return guide(self.mode, omegas, predictions, state)
 

@@ -100,12 +100,31 @@ class Inpainter(Protocol):
 
 
 BACKENDS: dict[str, dict[str, str]] = {
-    "segmenter": {},
-    "pose": {},
-    "face": {},
-    "image-editor": {},
-    "video-editor": {},
-    "inpainter": {},
+    "segmenter": {
+        "classical": "datagen.backends.classical_segment:ClassicalSegmenter",
+        "grounded-sam2": "datagen.backends.grounded_sam2:GroundedSam2",
+    },
+    "pose": {"dwpose": "datagen.backends.dwpose:DWPose"},
+    "face": {
+        "classical": "datagen.backends.classical_face:CascadeFaces",
+        "arcface": "datagen.backends.arcface:ArcFace",
+    },
+    "image-editor": {
+        "classical": "datagen.backends.classical_edit:ClassicalImageEditor",
+        "qwen-image-edit": "datagen.backends.diffusers_image:QwenImageEditor",
+        "flux-kontext": "datagen.backends.diffusers_image:FluxKontextEditor",
+        "openai": "datagen.backends.openai_images:OpenAIImageEditor",
+    },
+    "video-editor": {
+        "classical": "datagen.backends.classical_video:ClassicalVideoEditor",
+        "wan-vace": "datagen.backends.wan_vace:WanVACE",
+        "bernini": "pipelines.editors:BerniniEditor",
+    },
+    "inpainter": {
+        "classical": "datagen.backends.classical_video:ClassicalInpainter",
+        "diffusers": "datagen.backends.diffusers_image:DiffusersInpainter",
+        "wan-vace": "datagen.backends.wan_vace:WanVACE",
+    },
 }
 
 

@@ -1,0 +1,83 @@
+"""What an edit brought in, cut out of the edited first frame: the reference of a -Ref variant (D5, D6).
+
+Table 1: "the edited object of the first frame is extracted as reference". It stands on white, so that nothing of
+the target's background comes with it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from manifests.columns import column, map_rows
+from manifests.errors import BackendError
+from manifests.media_store import MediaStore
+from manifests.spans import read_image
+
+from .backends import Track, open_backend
+
+MARGIN = 0.08      # of the object's box, on each side
+MIN_OVERLAP = 0.3  # of the segmenter's object with what changed; below it something else was found
+
+
+class CutReference:
+    """Edited pictures with `changed_path` → `reference_path`, the object alone on white.
+
+    The segmenter `segmenter` looks for `edited_thing` by its words and the find that overlaps most with what
+    changed is taken; where none does, what changed is cut out itself (its largest connected part).
+    """
+
+    reads = ("edited_path", "changed_path", "edited_thing")
+    adds = (
+        column("reference_path", pa.string(), "the edited object of the first frame, on white"),
+        column("reference_share", pa.float32(), "share of the frame that it covers", "0 to 1"),
+        column("reference_found_by", pa.string(), "segmenter, or difference where it found something else"),
+    )
+    neutral = ("media",)
+
+    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None):
+        self.store = MediaStore(media)
+        self.segmenter = open_backend("segmenter", segmenter, **(options or {}))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return map_rows(table, self, self._cut)
+
+    def _cut(self, row: dict) -> dict:
+        if not row["edited_path"] or not row["changed_path"]:
+            raise BackendError("there is no edited first frame")
+        edited, changed = read_image(row["edited_path"]), read_image(row["changed_path"])[..., 0] > 127
+        if not changed.any():
+            raise BackendError("the edit changed nothing that could be seen")
+        mask, found_by = largest_part(changed), "difference"
+        tracks = self._segment(edited, row["edited_thing"])
+        if best := max(tracks, key=lambda t: overlap(t.masks[0], changed), default=None):
+            if overlap(best.masks[0], changed) >= MIN_OVERLAP:
+                mask, found_by = best.masks[0], "segmenter"
+        return {"reference_path": self.store.image(on_white(edited, mask)), "reference_share": float(mask.mean()),
+                "reference_found_by": found_by}
+
+    def _segment(self, edited: np.ndarray, thing: str | None) -> list[Track]:
+        try:
+            return self.segmenter.segment(edited[None], (thing,) if thing else ())
+        except BackendError:  # it found nothing: the difference remains
+            return []
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum()) / max(int((a | b).sum()), 1)
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    num, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+
+
+def on_white(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The masked part in a white rectangle with a margin, its edge soft over two pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    pad = round(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 1
+    y0, y1 = max(rows[0] - pad, 0), min(rows[-1] + pad + 1, mask.shape[0])
+    x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, mask.shape[1])
+    soft = cv2.GaussianBlur(mask[y0:y1, x0:x1].astype(np.float32), (0, 0), 1.0)[..., None]
+    return np.round(image[y0:y1, x0:x1] * soft + 255 * (1 - soft)).astype(np.uint8)

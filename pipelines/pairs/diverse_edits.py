@@ -1,0 +1,291 @@
+"""D4: diverse image edits, and the videos that begin with them.
+
+Paper section 3.2: editing knowledge is carried over from pictures to videos. Prompts come from two mechanisms.
+The first draws candidates from a pool of real user instructions; a model picks the most suitable one for
+the picture and rewrites it. The second keeps a dynamic prompt bank: the model writes an instruction that is
+unlike those in the bank, novel ones enter, and at capacity the least diverse leave. After the edited images
+are made, motion prompts are written for them, and videos synthesised. Two kinds of data come out:
+(source image, edited image, edit prompt) and (source image, video, edit prompt + motion prompt).
+
+    files → VIDEOS → FRAMES → CANDIDATES (prompts; one stop a mechanism, one a round of the bank)
+          → CANDIDATES (edited image, video) → PAIRS (i2i and i2v) → SAMPLES
+
+The bank goes forward in `rounds`: each picture belongs to one by its id, all pictures of a round see the bank
+as the round before left it, and the driver closes the round. So the result depends neither on the number of
+workers nor on where a run was stopped. It lies in OUT/prompt-bank; `--bank DIR` begins with one that other
+runs filled, and takes in what this run found when it ends.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from annotators.prompt_bank import PromptBank
+from datagen.build_samples import BuildSamples
+from filters.rules import ApplyRules, Rule
+from manifests import storage
+from manifests.columns import ACCOUNT, column
+from manifests.errors import ConfigError
+from manifests.ids import digest, make_id
+from manifests.manifest import Manifest, live
+from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
+
+from ..key_frames import FrameConfig, find_frames
+from ..recipe import AskConfig, Needs, Steps, apply_rules
+from ..run import require_accepted
+from ..stage import Stage
+
+WHY = "pictures edited by very different instructions, and videos that begin with the edited pictures"
+RECIPE = "diverse-edits"
+I2I, I2V = "diverse-i2i", "diverse-i2v"
+POOL, BANK = "pool", "bank"
+MECHANISMS = (POOL, BANK)
+NEEDS = Needs(
+    makes=f"i2i: {I2I}; i2v: {I2V}",
+    laptop="nothing: classical edits and a camera that moves over the edited picture",
+    cluster="an image editor (Qwen-Image-Edit or FLUX Kontext, one GPU a worker), an image-to-video model (our "
+            "renderer with task i2v, one 80 GB GPU a worker), a served Qwen3-VL",
+    cost="two requests, one edited image and 81 frames of video a pair of samples; GPU hours not measured",
+)
+PLANNED = pa.schema([
+    *CANDIDATES.fields,
+    column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
+    column("frame_id", pa.string(), "the picture that is edited"),
+    column("path", pa.string(), "file that holds it"),
+    column("time_s", pa.float64(), "its moment; null = the file is a picture", "s"),
+    column("mechanism", pa.string(), "how its prompt was found: pool or bank"),
+    column("round", pa.int32(), "round of the prompt bank; null = pool"),
+    *ACCOUNT,
+])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(AskConfig, FrameConfig):
+    """Settings of the recipe."""
+
+    mechanisms: tuple[str, ...] = MECHANISMS
+    """Where edit prompts come from: pool, bank, or both (then every picture is edited twice)."""
+    instructions: str = ""
+    """File with instructions of real users, one a line or .jsonl with `prompt`; empty = a small built-in pool."""
+    num_candidates: int = 6
+    """Instructions of the pool that are drawn for a picture."""
+    bank: str = ""
+    """Folder of a prompt bank to begin with and to add to; empty = the run's own begins empty."""
+    bank_capacity: int = 2000
+    """Most prompts of the bank; beyond it the least diverse leave."""
+    bank_min_novelty: float = 0.35
+    """1 - cosine to the nearest prompt from which on a prompt is novel and enters."""
+    rounds: int = 4
+    """Rounds in which the bank grows; more rounds, fewer prompts alike in one of them."""
+    image_editor: str = "classical"
+    """Image editor: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
+    image_editor_model: str = ""
+    """Folder or hub id of its model; empty = its own default."""
+    image_editor_gpus: float = 0.0
+    """GPUs that a worker takes for the image editor."""
+    image_px: int = 1024
+    """Longer side of source and edited image."""
+    segmenter: str = "classical"
+    """Finds what can be edited, where no model thinks up the edits."""
+    animate: str = "camera"
+    """Image to video: camera (moves over the still picture), bernini, or module:Class."""
+    animate_model: str = ""
+    """Folder of its model."""
+    animate_gpus: float = 0.0
+    """GPUs that a worker takes for it."""
+    seconds: float = 5.0
+    """Length of the videos."""
+    video_short_px: int = 480
+    """Shorter side of the videos."""
+    edited_min: float = 0.004
+    """Least share of the picture that the edit visibly changes; a smaller one does nothing that could be learned."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_annotator()
+        unknown = [m for m in self.mechanisms if m not in MECHANISMS]
+        if unknown or not self.mechanisms:
+            raise ConfigError(f"mechanisms are {', '.join(MECHANISMS)}, not {', '.join(unknown) or 'none'}")
+        if self.rounds < 1:
+            raise ConfigError(f"rounds is {self.rounds}; the bank needs at least 1")
+        if self.measured != (self.image_editor == "classical"):
+            raise ConfigError("the classical image editor does measured edits, and models need a model's prompt: "
+                              f"annotator {self.annotator} does not go with image editor {self.image_editor}")
+        if self.measured != (self.animate == "camera"):
+            raise ConfigError(f"annotator {self.annotator} does not go with animate {self.animate}: measured motion "
+                              "prompts tell a camera move, and a model's prompt needs an image-to-video model")
+
+    @property
+    def measured(self) -> bool:
+        """Are edits chosen among those that the classical editor can do?"""
+        return self.annotator == "classical"
+
+    def edit_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="edit_prompt", why="nothing to edit"),
+                Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"))
+
+
+PRESETS = {
+    "laptop": {},
+    "cluster": {"frame_embedder": "open_clip", "gpus_per_worker": 0.25, "annotator": "openai",
+                "image_editor": "qwen-image-edit", "image_editor_gpus": 1.0, "animate": "bernini", "animate_gpus": 1.0,
+                "rounds": 100},
+}
+
+
+def build(config: Config) -> dict[str, tuple[Stage, ...]]:
+    media, seed = config.media_root, config.seed
+    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4, workers=config.workers,
+                    kwargs={"media": media, "segmenter": config.segmenter, "long_px": config.image_px, "seed": seed}),
+              ) if config.measured else ()
+    draw = Stage(op="annotators.edit_prompt:DrawCandidates", num_cpus=0.0,
+                 kwargs={"pool": config.instructions, "num": config.num_candidates, "seed": seed})
+    model = {"model": config.image_editor_model} if config.image_editor_model else {}
+    edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
+                 workers=config.workers, kwargs={"media": media, "backend": config.image_editor, "options": model,
+                                                 "listed": config.measured, "long_px": config.image_px, "seed": seed})
+    move = (Stage(op="datagen.film_picture:PlanMove", kwargs={"seed": seed}, num_cpus=0.0),) if config.measured else ()
+    options = {"model": config.animate_model, "task": "i2v"} if config.animate_model else {}
+    film = Stage(op="datagen.film_picture:FilmPicture", batch_size=1, num_gpus=config.animate_gpus,
+                 workers=config.workers, kwargs={"media": media, "backend": config.animate, "options": options,
+                                                 "seconds": config.seconds, "short_px": config.video_short_px,
+                                                 "seed": seed})
+    return {
+        POOL: (*listed, draw, config.ask("annotators.edit_prompt:ChooseInstruction")),
+        BANK: listed,  # and one stage that knows its round
+        "edited": (apply_rules(config.edit_rules()[0]), edit, apply_rules(config.edit_rules()[1]), *move,
+                   config.ask("annotators.motion_prompt:WriteMotionPrompt"), film),
+    }
+
+
+def invent(config: Config, bank: str, number: int) -> Stage:
+    return config.ask("annotators.edit_prompt:InventInstruction", bank=bank, round=number)
+
+
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    """The stops one by one; `RunStopped` after the first that accepted no row."""
+    for name, manifest in _steps(config):
+        yield name, manifest
+        if not name.startswith(BANK):  # a round may be without pictures
+            require_accepted(manifest)
+
+
+def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    steps, stages = Steps(config, RECIPE), build(config)
+    yield "videos", (videos := steps.videos())
+    yield "frames", (frames := find_frames(steps, videos))
+    prompted: list[Manifest] = []
+    if POOL in config.mechanisms:
+        planned = _planned(steps, frames, POOL, None)
+        prompted.append(steps.run("candidates", planned, stages[POOL], parents=[planned]))
+        yield POOL, prompted[-1]
+    if BANK in config.mechanisms:
+        for name, manifest in _bank_rounds(steps, frames, stages[BANK]):
+            prompted.append(manifest)
+            yield name, manifest
+    both = steps.finish("candidates", with_prompts(PLANNED, prompted), _all(prompted), parents=prompted,
+                        settings="prompts")
+    yield "edited", (made := steps.run("candidates", both, stages["edited"], parents=[both], rows_per_block=2,
+                                       rules=config.edit_rules(), made_by=_owners(prompted)))
+    accept = ApplyRules((Rule(column="target_path", why="a pair has two sides"),))
+    schema = made.schema.append(column("instruction", pa.string(), "edit prompt, for a video with its motion prompt"))
+    yield "pairs", (pairs := steps.finish("pairs", schema, (accept(explode(b, schema)) for b in made.batches()),
+                                          parents=[made], settings="both", rules=config.edit_rules(),
+                                          made_by=made.header.get("owners")))
+    yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
+
+
+def _planned(steps: Steps, frames: Manifest, mechanism: str, number: int | None, settings: object = None) -> Manifest:
+    """Pictures of a mechanism, or of one round of it, as rows to be filled."""
+    rows = (plan(live(batch), mechanism, number, steps.config.rounds) for batch in frames.batches())
+    return steps.finish("candidates", PLANNED, rows, parents=[frames],
+                        settings=[mechanism, number, steps.config.rounds, settings])
+
+
+def plan(frames: pa.Table, mechanism: str, number: int | None, rounds: int) -> pa.Table:
+    names = ["frame_id", "video_id", "path", "time_s", *(f.name for f in RIGHTS)]
+    rows = [row for row in frames.select(names).to_pylist()
+            if number is None or int(digest("round", row["frame_id"], length=8), 16) % rounds == number]
+    return pa.Table.from_pylist([row | {
+        "pair_id": make_id("pair", RECIPE, mechanism, row["frame_id"]), "recipe": RECIPE, "task": "i2i",
+        "edit": "diverse", "source_name": I2I, "mechanism": mechanism, "round": number, "conditions": [],
+        "issues": [], "num_attempts": 1} for row in rows], PLANNED)
+
+
+def _bank_rounds(steps: Steps, frames: Manifest, listed: Sequence[Stage]) -> Iterator[tuple[str, Manifest]]:
+    """Round by round: prompts of its pictures, then the bank takes in what they offered."""
+    config = steps.config
+    folder, begin = open_bank(config, frames, listed)
+    for number in range(config.rounds):
+        planned = _planned(steps, frames, BANK, number, begin)
+        stages = (*listed, invent(config, folder, number))
+        manifest = steps.run("candidates", planned, stages, parents=[planned], settings=[number, begin])
+        if PromptBank(folder).round == number:  # else an earlier run closed it
+            PromptBank(folder).close_round()
+        yield f"{BANK} {number + 1}/{config.rounds}", manifest
+    give_back(config, folder)
+
+
+def open_bank(config: Config, frames: Manifest, listed: Sequence[Stage]) -> tuple[str, str]:
+    """Folder of the run's bank, and a digest of what it began with: the prompts of `config.bank`, if any.
+
+    Other pictures or settings have another bank. One that is there already is the one this run began: its
+    first round says what it knew, so a resumed run does the same as one that was never stopped.
+    """
+    decides = [posixpath.basename(frames.path), [s.fingerprint() for s in (*listed, invent(config, "", 0))],
+               config.rounds, config.bank_capacity, config.bank_min_novelty]
+    folder = storage.join(config.output, "prompt-bank", digest(decides, length=8))
+    first = storage.join(folder, "bank-00000.jsonl")
+    if not storage.exists(first):
+        known = PromptBank(config.bank).prompts if config.bank else ()
+        PromptBank(folder, capacity=config.bank_capacity, min_novelty=config.bank_min_novelty, begin=known)
+    return folder, digest(storage.read_bytes(first).decode())
+
+
+def give_back(config: Config, folder: str) -> None:
+    """What the run's bank has found goes to the bank it began with, once."""
+    done = storage.join(folder, "given-back")
+    if not config.bank or storage.exists(done):
+        return
+    shared = PromptBank(config.bank, capacity=config.bank_capacity, min_novelty=config.bank_min_novelty)
+    shared.offer(PromptBank(folder).prompts)
+    shared.close_round()
+    storage.write_bytes(done, b"")
+
+
+def with_prompts(schema: pa.Schema, prompted: Sequence[Manifest]) -> pa.Schema:
+    """PLANNED and every column that one of the mechanisms filled."""
+    for manifest in prompted:
+        for field in manifest.schema:
+            schema = schema if field.name in schema.names else schema.append(field)
+    return schema
+
+
+def _all(prompted: Sequence[Manifest]) -> Iterator[pa.Table]:
+    schema = with_prompts(PLANNED, prompted)
+    for manifest in prompted:
+        for batch in manifest.batches():
+            yield pa.table([batch[f.name] if f.name in batch.column_names else pa.nulls(batch.num_rows, f.type)
+                            for f in schema], schema=schema)
+
+
+def _owners(prompted: Sequence[Manifest]) -> dict[str, dict]:
+    return {name: owner for m in prompted for name, owner in m.header.get("owners", {}).items()}
+
+
+def explode(made: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Each edited picture as an i2i pair, and behind it the video as an i2v pair of the same source."""
+    rows = []
+    for row in made.to_pylist():
+        rows.append(row | {"instruction": row["edit_prompt"]})
+        if row["drop_reason"] is None:
+            rows.append(row | {
+                "pair_id": make_id("pair", I2V, row["pair_id"]), "task": "i2v", "source_name": I2V, "mask_path": None,
+                "target_path": row["video_path"], "target_start_s": 0.0, "target_end_s": row["video_duration_s"],
+                "target_duration_s": row["video_duration_s"],
+                "instruction": " ".join(p for p in (row["edit_prompt"], row["motion_prompt"]) if p)})
+    return pa.Table.from_pylist(rows, schema)

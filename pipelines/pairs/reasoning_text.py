@@ -1,0 +1,81 @@
+"""D11: self-text reasoning, an editing instruction thought through before the edit.
+
+Paper section 3.6: a language model that sees the source video, the target video and the original instruction
+rewrites the instruction into a more detailed, structured one; that text is the reasoning which a planner
+learns to write before it edits. It covers whatever edits there are: the input is a PAIRS manifest
+of any recipe that edits videos, `--input OUT/pairs/NAME`, and this file knows none of them.
+
+    PAIRS of another recipe → PAIRS with `reasoning` → SAMPLES with the reasoning as text to be learned
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from datagen.build_samples import BuildSamples
+from filters.rules import Rule
+from manifests.errors import ConfigError
+from manifests.manifest import Manifest
+from manifests.schema import SAMPLES
+from manifests.tasks import TASKS, VIDEO
+
+from ..recipe import AskConfig, Needs, RunConfig, Steps, apply_rules
+from ..run import require_accepted
+from ..stage import Stage
+
+WHY = "the instruction of any video edit, thought through in a structured text that is learned before the target"
+RECIPE = "reasoning-text"
+NEEDS = Needs(
+    makes="the task of the given pairs: reasoning-text",
+    laptop="nothing: the instruction and the measured difference of the two clips",
+    cluster="a served Qwen3-VL",
+    cost="one request with 12 pictures a pair; no pixels are made",
+)
+EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs and t.inputs[0].startswith(VIDEO))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(AskConfig, RunConfig):
+    """Settings of the recipe; `input` is a PAIRS manifest of another one."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_annotator()
+
+    def pair_rules(self) -> tuple[Rule, ...]:
+        return (
+            Rule(column="task", allowed=EDITS, why="paper: (source video, target video, instruction)"),
+            Rule(column="instruction", why="nothing to think through"),
+        )
+
+
+PRESETS = {"laptop": {}, "cluster": {"annotator": "openai"}}
+
+
+def build(config: Config) -> dict[str, tuple[Stage, ...]]:
+    return {"pairs": (
+        apply_rules(*config.pair_rules()),
+        config.ask("annotators.reasoning:WriteReasoning"),
+        apply_rules(Rule(column="reasoning", why="the text that is to be learned")),
+    )}
+
+
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    """The stops one by one; `RunStopped` where no pair of the input is an edit of a video."""
+    given, steps = open_pairs(config.input), Steps(config, RECIPE)
+    yield "pairs", (pairs := steps.run("pairs", given, build(config)["pairs"], rows_per_block=16, parents=[given],
+                                       rules=config.pair_rules(), made_by=given.header.get("owners")))
+    require_accepted(pairs, hint=f"Tasks that edit a video are {', '.join(EDITS)}.")
+    samples = BuildSamples(RECIPE, reasoning="reasoning")
+    yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs],
+                                  settings=RECIPE)
+
+
+def open_pairs(path: str) -> Manifest:
+    given = Manifest.open(path)
+    if given.stop.name != "pairs" or "instruction" not in given.schema.names:
+        lacks = " without a column instruction" if given.stop.name == "pairs" else ""
+        raise ConfigError(f"{path} holds {given.stop.name}{lacks}; reasoning needs --input OUT/pairs/NAME of a recipe "
+                          "that edits videos")
+    return given
