@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from bernini.config import RendererConfig
 from bernini.renderer import attention
 from bernini.renderer.rope import axis_widths, patch_grid, unit
-from bernini.renderer.transformer import Block, Renderer, SequenceInputs
+from bernini.renderer.transformer import Block, Renderer
+from bernini.train.passes import PassOptions, RenderInput, velocities
 
 ARMS = ("sa", "plain", "segment", "both")
 MAX_ID = 8
@@ -79,7 +80,7 @@ class ArmRenderer(Renderer):
         super().__init__(config.renderer(), "benchmarks.learning.arms:equal_lengths")
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
-        self.phase, self.theta = arm in ("sa", "both"), config.theta
+        self.phase, self.theta, self.ropes = arm in ("sa", "both"), config.theta, {}
         self.blocks = nn.ModuleList([ArmBlock(self.config) for _ in self.blocks])
         if arm in ("segment", "both"):
             vectors = nn.Parameter(torch.randn(MAX_ID + 1, self.config.inner_dim) * config.segment_init)
@@ -95,12 +96,13 @@ class ArmRenderer(Renderer):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def context_rows(self, context: Tensor) -> Tensor:
-        """Context of a batch, `[B, L, text_dim]` → `[B, L, D]`."""
-        return self.condition_embedder.text_embedder(context)
-
     def rope(self, segments: Sequence[tuple[tuple[int, int, int], float]]) -> Tensor:
         """As the base class, with the ids in a last column: complex64 `[N, d/2 + 1]`."""
+        if (key := (tuple(segments), str(self.proj_out.weight.device))) not in self.ropes:
+            self.ropes[key] = self._rope(segments)
+        return self.ropes[key]
+
+    def _rope(self, segments: Sequence[tuple[tuple[int, int, int], float]]) -> Tensor:
         parts = []
         for thw, source_id in segments:
             phases = positions(patch_grid(thw), self.config.attention_head_dim, self.theta)
@@ -138,16 +140,12 @@ def equal_lengths(q: Tensor, k: Tensor, v: Tensor, q_lengths: Sequence[int], k_l
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
 
 
-def velocity(model: ArmRenderer, noisy: Tensor, sources: Tensor, timesteps: Tensor, context: Tensor,
+def velocity(model: Renderer, noisy: Tensor, sources: Tensor, timesteps: Tensor, context: Tensor,
              ids: Sequence[float]) -> Tensor:
     """Velocity tokens `[B, n, C·4]` of noisy targets `[B, C, T, Y, X]` beside sources `[B, S, C, T, Y, X]`
-    with segment `ids`, for context rows `[B, L, text_dim]` and timesteps `[B]` in 0…1000.
+    with segment `ids`, for context rows `[B, L, text_dim]` and timesteps `[B]` in 0…1000: the packed pass
+    of `bernini train`.
     """
-    batch, thw = len(noisy), tuple(noisy.shape[2:])
-    tokens = model.patch_embedding(torch.cat([sources, noisy.unsqueeze(1)], 1).flatten(0, 1))
-    tokens = tokens.flatten(2).transpose(1, 2).reshape(batch, -1, model.config.inner_dim)
-    count = tokens.shape[1] // (sources.shape[1] + 1)
-    rope = model.rope([*((thw, i) for i in ids), (thw, 0.0)])
-    rows = model.context_rows(context)
-    sequences = [SequenceInputs(tokens[b, :-count], rope, rows[b]) for b in range(batch)]
-    return torch.stack(model(list(tokens[:, -count:]), timesteps, sequences))
+    inputs = [RenderInput([*sources[b].split(1), noisy[b : b + 1]], list(ids), context[b], timesteps[b])
+              for b in range(len(noisy))]
+    return torch.stack([v.values for v in velocities(model, inputs, PassOptions())])

@@ -172,9 +172,10 @@ class PlannedRenderer(ArmRenderer):
         super().__init__(config, arm)
         self.connector, self.num_text_rows = connector, num_text_rows
 
-    def context_rows(self, context: Tensor) -> Tensor:
-        text, plan_states = context[:, : self.num_text_rows], context[:, self.num_text_rows :]
-        return super().context_rows(torch.cat([text, self.connector(plan_states)], 1))
+    def embed_context(self, features: Tensor) -> Tensor:
+        """Rows `[1, L + N, W]` → `[L + N, D]`."""
+        text, plan_states = features[:, : self.num_text_rows], features[:, self.num_text_rows :]
+        return super().embed_context(torch.cat([text, self.connector(plan_states)], 1))
 
 
 def run_planned(experiment: Experiment, arm: str, config: ArmConfig, training: TrainConfig, seed: int, log) -> dict:

@@ -15,8 +15,17 @@ from benchmarks.learning.parts import PatchCodec
 from benchmarks.learning.report import NO_DIFFERENCE, verdict
 from benchmarks.learning.run import Options, Results, run_missing
 from benchmarks.learning.stops import SpriteConfig, load, write_stops
-from benchmarks.learning.train import TrainConfig, train
+from benchmarks.learning.train import TrainConfig, flow_loss, train
 from bernini.renderer.transformer import Renderer
+from bernini.text import context
+from bernini.train.cost import CostModel
+from bernini.train.dataset import Dataset
+from bernini.train.draws import DrawSettings
+from bernini.train.loader import Loader, LoaderConfig
+from bernini.train.loop import Reading, Trainer
+from bernini.train.losses import LossWeights, TrainModel
+from bernini.train.prepare import Needs, prepare
+from bernini.train.stages import TrainConfig as LoopConfig
 from datagen.sprite_edits import SUBSETS, draw_cases
 from datagen.sprite_judge import judge
 from datagen.sprites import SHAPES, Scenes, render
@@ -131,10 +140,32 @@ def test_the_sa_arm_at_the_released_base_is_the_released_renderer():
     renderer.load_state_dict(arm.state_dict())
     segments = [((1, 8, 8), 1.0), ((1, 8, 8), 2.0), ((1, 8, 8), 0.0)]
     assert torch.allclose(arm.rope(segments)[:, :-1], renderer.rope(segments), atol=1e-6)
-    renderer.context_rows = renderer.condition_embedder.text_embedder
     rest = (torch.randn(3, 3, 1, 8, 8), torch.randn(3, 2, 3, 1, 8, 8), torch.full((3,), 400.0), torch.randn(3, 5, 64))
     with torch.no_grad():
         assert torch.allclose(velocity(arm, *rest, [1.0, 2.0]), velocity(renderer, *rest, [1.0, 2.0]), atol=1e-5)
+
+
+def test_the_loss_is_that_of_the_training_loop_which_trains_an_arm_as_it_is(tmp_path):
+    experiment = Experiment(str(tmp_path), "id", SetSizes(train=32, test=8))
+    arm = experiment.arm("both", SMALL, 0)
+    torch.nn.init.normal_(arm.proj_out.weight, std=0.1)
+    loader = Loader(Dataset([experiment.latents], needs=("latent", "text")), LoaderConfig(
+        token_budget=800, max_samples=8, window=8, draws=DrawSettings(drop_text=0, drop_images=0)), CostModel())
+    needs = Needs(planner=False, renderer=True, experts=(("high", 0.0, 1.0),), text_width=64, latent_channels=3)
+    batch = prepare(next(iter(loader)), needs, None, None, 1)
+    model = TrainModel(None, arm, None, LossWeights(text=0, visual=0))
+    theirs = model(batch)["dit"].mean()
+    stacked = [torch.cat([getattr(i, n) for i in batch.items]) for n in ("latent", "noise")]
+    rows = torch.stack([context(i.text)[0] for i in batch.items])  # zero rows up to 512, as released
+    ours = flow_loss(arm, stacked[0], torch.stack([torch.cat(i.sources) for i in batch.items]), rows, [1.0, 2.0],
+                     stacked[1], torch.stack([i.sigma for i in batch.items]).float())
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)  # sigma in float32 here, in float64 there
+    before = arm.blocks[0].segments.detach().clone()
+    config = LoopConfig(output=str(tmp_path / "run"), steps=2, lr=1e-3, warmup=0, save_every=100, tensorboard=False,
+                        activations="keep", precision="fp32")
+    trainer = Trainer(config, model, loader, Reading(needs=needs), say=lambda text: None)
+    trainer.train_step(iter(loader))
+    assert not torch.equal(arm.blocks[0].segments, before)
 
 
 def test_finished_rows_are_not_trained_again_and_a_null_result_is_called_so(tmp_path):
