@@ -201,7 +201,8 @@ def test_a_few_steps_of_training_follow_the_text_on_held_out_combinations(tmp_pa
     asked = styles(experiment.tests[0].loaded)
     test = Question(name="styles", loaded=asked, tensors=experiment.tensors(asked), ids=(1.0,))
     model, _ = train(experiment.arm("sa", ArmConfig(num_layers=2), 0), experiment.tensors(styles(experiment.train_set)),
-                     TrainConfig(steps=300, batch=16, lr=3e-3, ema=0.98), 0)
+                     TrainConfig(steps=400, batch=16, lr=3e-3, ema=0.98), 0)
     verdicts = experiment.measure(model, test)
-    # Measured 0.92. Who ignores the text is right in half of the cases at best; who copies the source, in none.
+    print(verdicts)
+    # Who ignores the text is right in half of the cases at best; who copies the source, in none.
     assert verdicts["success"] > 0.7
