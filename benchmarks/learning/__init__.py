@@ -1,0 +1,1 @@
+"""Learning tests without pretrained weights: procedural edits, tiny models, an analytic judge."""
