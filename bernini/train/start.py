@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bernini.encode import fingerprints
 from bernini.layouts import ModelFolder, open_model
 from bernini.memory import available
 from bernini.renderer.attention import kernel
@@ -127,7 +128,8 @@ def reading(plan: Plan, found: dict[str, nn.Module | None]) -> Reading:
 def open_loader(plan: Plan, world: World) -> Loader:
     """The stream of packs of this process, from latents or from raw samples."""
     config = plan.config
-    dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world))
+    dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
+                      expects=fingerprints(plan.model, plan.features))  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
     draws = DrawSettings(recipe=config.noise_recipe, expert=plan.experts[0][0] if one_of_two else "both",
                          drop_text=config.drop_text, drop_images=config.drop_images,

@@ -27,7 +27,7 @@ from manifests.manifest import Manifest
 
 from ..decide import Decided, decide
 from ..key_frames import FrameConfig, Planned, find_frames, frame_stages
-from ..recipe import AskConfig, Steps, apply_rules, scan_stage, whole_videos
+from ..recipe import AskConfig, Needs, Steps, apply_rules, scan_stage, whole_videos
 from ..run import require_accepted
 from ..stage import Stage
 
@@ -93,6 +93,10 @@ class Config(AskConfig, FrameConfig):
 
 PRESETS = {"laptop": {}, "cluster": {"frame_embedder": "open_clip", "frame_embedder_weights": "openai",
                                      "gpus_per_worker": 0.25, "annotator": "openai"}}
+NEEDS = Needs(makes="interleaved, understanding: interleaved-video, interleaved-web",
+              laptop="nothing; questions and answers need a model and are left out",
+              cluster="a CLIP model for films, a served Qwen3-VL, a served Qwen3-32B that rewrites web texts",
+              cost="one request a document and one for its questions; not measured")
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:

@@ -174,7 +174,7 @@ def test_weights_that_run_code_are_refused(tiny_clip, tmp_path):
 
 @pytest.mark.parametrize("options, words", [
     ({"model": "ViT-B-32"}, "needs weights.*--frame-embedder-weights"),
-    ({"model": "no-such", "weights": "nowhere.pt"}, "cannot load an open_clip model.*--frame-embedder-model"),
+    ({"model": "no-such", "weights": "nowhere.pt"}, "cannot load an open_clip model.*ARCHITECTURE/WEIGHTS"),
 ])
 def test_a_model_that_is_not_there_says_what_to_give(options, words):
     pytest.importorskip("open_clip")
