@@ -24,6 +24,7 @@ from datagen.build_samples import BuildSamples
 from datagen.identity import FACE_COLUMNS, EmbedFaces
 from datagen.person_pairs import PairPeople, grouped
 from filters.balance import rank_within
+from filters.consistency_rules import OTHER_SCENE
 from filters.rules import Decisions, Rule
 from manifests.columns import column, set_column
 from manifests.errors import ConfigError
@@ -65,8 +66,8 @@ class Config(AskConfig, ClipConfig):
     """Lowest cosine of two faces of one person; it belongs to the face backend (ArcFace: about 0.4)."""
     same_look_max: float = 0.97
     """Highest cosine of the two clips' video embeddings; above it the reference shows the same scene."""
-    background_max: float = 0.8
-    """Highest likeness of the two backgrounds; above it a model can copy the place instead of making it."""
+    background_max: float = OTHER_SCENE.max
+    """Largest share of the target's background that the reference may show; above it a model can copy the place."""
     face_height_min: float = 0.06
     """Smallest face of a clip that is used, in frame heights."""
     people_max: int = 3
@@ -105,7 +106,7 @@ class Config(AskConfig, ClipConfig):
     def reference_rules(self) -> tuple[Rule, ...]:
         asked = (Rule(column="num_references_shown", min=1, why="the model sees the person in the clip"),)
         return (
-            Rule(column="background_similarity", max=self.background_max, why="never the target's own background"),
+            Rule(column="background_similarity", max=self.background_max, why=OTHER_SCENE.why),
             Rule(column="reference_width", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_height", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_caption", why="a pair without a prompt cannot be trained on"),
@@ -115,7 +116,7 @@ class Config(AskConfig, ClipConfig):
 
 PRESETS = {
     "laptop": {},
-    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "face": "insightface", "identity_min": 0.4,
+    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "face": "arcface", "identity_min": 0.4,
                 "face_gpus": 0.1, "annotator": "openai"},
 }
 
@@ -132,6 +133,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "pairs": (
             Stage(op="datagen.person_crop:CropPerson", batch_size=4, workers=config.workers,
                   kwargs={"media": config.media_root, "segmenter": config.segmenter}),
+            Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4, workers=config.workers),
             apply_rules(*before),
             config.ask("annotators.reference_prompt:CaptionPerson"),
             apply_rules(*after),
