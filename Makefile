@@ -35,7 +35,7 @@ venv: .venv/.test
 	@$(INSTALL)
 	@touch $@
 
-.venv/.test: EXTRAS = ray,samples,openai,models,demo,test
+.venv/.test: EXTRAS = ray,samples,openai,models,onnx,dedupe,train,demo,test
 .venv/.test: .venv/.made pyproject.toml constraints.txt
 	@echo "installing everything (about 180 packages, 5 GB, one to four minutes)"
 	@$(INSTALL)

@@ -11,6 +11,7 @@ ANNOTATORS = {
     "instruction": "annotators.transition:RefineTransition",             # D1
     "difference": "annotators.difference:DescribeDifference",            # D2
     "key-frames": "annotators.key_frames:DescribeKeyFrames",             # D3
+    "rewrite": "annotators.rewrite:RewriteTexts",                        # D3
     "questions": "annotators.key_frames:AskAboutSubject",                # D3
     "choose-edit": "annotators.edit_prompt:ChooseInstruction",           # D4
     "invent-edit": "annotators.edit_prompt:InventInstruction",           # D4

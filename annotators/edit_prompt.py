@@ -39,7 +39,7 @@ picture that differs from all the known ones in what is done, not only in its wo
 another kind of edit, another place in the picture. It must be possible here, visible in the result
 and clear without seeing the list. One or two sentences, spoken to an editor.
 """
-PICTURE = View(label="picture", path="path", times="time_s")
+PICTURE = View(label="picture", path="path", moment="time_s")
 EDIT_PROMPT = column("edit_prompt", pa.string(), "what to change in the picture")
 
 

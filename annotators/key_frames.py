@@ -9,8 +9,7 @@ import pyarrow as pa
 from manifests.columns import column
 
 from .ask import Annotator, Question
-from .backends import classical
-from .look import both_sides, look
+from .difference import STORY, tell_change
 from .parsing import many, obj, text
 from .pictures import View, see
 
@@ -40,10 +39,9 @@ def between(schema: dict, row: Mapping[str, object]) -> dict:
 
 def measure(row: Mapping[str, object]) -> dict:
     """Sentences of measured change between neighbouring key frames."""
-    seen = [look(image) for _, image in see(row, KEY_FRAMES, long_px=320)]
-    said = [classical.background_sentences(both_sides(a, b), classical.Wording(f"{row['path']}{i}"))
-            for i, (a, b) in enumerate(zip(seen, seen[1:], strict=False))]
-    return {"transitions": [" ".join(sentences) for sentences in said]}
+    seen = [image for _, image in see(row, KEY_FRAMES, long_px=320)]
+    return {"transitions": [tell_change(a, b, f"{row['path']}{i}", STORY)
+                            for i, (a, b) in enumerate(zip(seen, seen[1:], strict=False))]}
 
 
 def without_repeats(answer: dict, row: Mapping[str, object]) -> dict:

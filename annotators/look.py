@@ -18,6 +18,7 @@ HUES = ((8, "red"), (22, "orange"), (34, "yellow"), (85, "green"), (100, "cyan")
 UNCHANGED_LUMA = 5.0   # two encodings of the same film (crf 16 against 34, nine clips) differ by at most 4.3
 CHANGED_PIXEL = 24.0   # luma steps by which a pixel has visibly changed
 CHANGED_SHARE = 0.01   # share of such pixels below which nobody would speak of an edit; re-encoding gave 0
+CLOSING = np.ones((7, 7), np.uint8)  # gaps inside one thing that changed
 
 
 def look(rgb: np.ndarray) -> dict:
@@ -51,6 +52,34 @@ def changed(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     pair = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in small)
     difference = cv2.GaussianBlur(cv2.absdiff(*pair), (5, 5), 0).max(axis=2)
     return float(difference.mean()), float((difference > CHANGED_PIXEL).mean())
+
+
+def changed_region(source: np.ndarray, target: np.ndarray) -> dict | None:
+    """The largest connected region that has visibly changed between two pictures; None where there is none.
+
+    `x`, `y` (0 to 1) its centre, `share` of the picture, `before` and `after` the names of its main colours,
+    `alike` (-1 to 1) the correlation of both pictures' brightness: high where only light or colour changed.
+    """
+    small = [cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in (source, target)]
+    lab = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in small)
+    mask = (cv2.GaussianBlur(cv2.absdiff(*lab), (5, 5), 0).max(axis=2) > CHANGED_PIXEL).astype(np.uint8)
+    _, labels, stats, centres = cv2.connectedComponentsWithStats(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, CLOSING))
+    if len(stats) < 2:
+        return None
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    inside = labels == largest
+    share = float(inside.mean())
+    if share < CHANGED_SHARE:
+        return None
+    before, after = (_color_names(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[inside]) for image in small)
+    return {"x": float(centres[largest][0] / SIZE[0]), "y": float(centres[largest][1] / SIZE[1]), "share": share,
+            "before": before, "after": after, "alike": _correlation(*small)}
+
+
+def _correlation(source: np.ndarray, target: np.ndarray) -> float:
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) for image in (source, target)]
+    a, b = (g - g.mean() for g in grey)
+    return float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
 
 
 def is_unchanged(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from manifests.errors import MediaError
 from manifests.media import read_frames
+from manifests.spans import read_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class View:
     """One video, clip, frame or list of pictures of a row, by the names of its columns.
 
     `path` alone is a picture (or a list of pictures); with `start` and `end` it is a clip, of
-    which `num_frames` are taken; with `times` (one time or a list) those frames.
+    which `num_frames` are taken; with `times` (one time or a list) those frames. With `moment` it is one
+    frame, or a picture file where the moment is null, as in FRAMES and pairs of frames.
     """
 
     label: str
@@ -29,11 +31,12 @@ class View:
     start: str = ""
     end: str = ""
     times: str = ""
+    moment: str = ""
     num_frames: int = 6
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.path, self.start, self.end, self.times) if name)
+        return tuple(name for name in (self.path, self.start, self.end, self.times, self.moment) if name)
 
 
 def spread_times(start_s: float, end_s: float, num: int) -> list[float]:
@@ -43,9 +46,10 @@ def spread_times(start_s: float, end_s: float, num: int) -> list[float]:
 
 def see(row: Mapping[str, object], view: View, *, long_px: int, num_frames: int = 0) -> list[tuple[str, np.ndarray]]:
     """`(label, (height, width, 3) uint8 RGB)` of each picture. Raises `MediaError`."""
-    if any(row[name] is None for name in view.reads):
-        missing = ", ".join(name for name in view.reads if row[name] is None)
-        raise MediaError(f"{missing} of the {view.label} is not known")
+    if missing := [name for name in view.reads if row[name] is None and name != view.moment]:
+        raise MediaError(f"{', '.join(missing)} of the {view.label} is not known")
+    if view.moment:
+        return [(view.label, read_picture(row[view.path], row[view.moment], long_px=long_px))]
     if isinstance(row[view.path], list):
         images = [read_frames(path, [0.0], long_px=long_px)[0] for path in row[view.path]]
         return [(f"{view.label} {i + 1}", image) for i, image in enumerate(images)]

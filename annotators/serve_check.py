@@ -29,7 +29,7 @@ from .ask import Annotator
 S, F, LIST = pa.string(), pa.float64(), pa.list_(pa.string())
 TYPES = {"start_s": F, "end_s": F, "time_s": F, "source_start_s": F, "source_end_s": F, "target_start_s": F,
          "target_end_s": F, "source_time_s": F, "target_time_s": F, "key_times_s": pa.list_(F), "images": LIST,
-         "candidates": LIST, "reference_paths": LIST, "camera_speed": F, "target_face_height": F,
+         "candidates": LIST, "reference_paths": LIST, "texts": LIST, "camera_speed": F, "target_face_height": F,
          "possible_edits": pa.list_(pa.struct([(name, S) for name in ("prompt", "kind", "object")])),
          **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit"), F)}
 
@@ -92,6 +92,7 @@ def sample_table(folder: str, video: str = "") -> pa.Table:
         "source_path": video, "source_start_s": 0.0, "source_end_s": length / 2, "source_time_s": times[0],
         "target_path": video, "target_start_s": length / 2, "target_end_s": length, "target_time_s": times[4],
         "key_times_s": times, "images": pictures[:2], "text": "A short film and two of its pictures.",
+        "texts": ["A ball rolls ,  through a room.", "Share this", "It passes a table ."],
         "edited_path": pictures[1], "reference_path": pictures[2], "reference_paths": pictures[:2],
         "transition": "The view changes a little.", "instruction": "Make the scene look like evening.",
         "forward_instruction": "Remove the ball from the video.", "edit_prompt": "Paint the wall green.",

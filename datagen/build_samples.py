@@ -44,8 +44,9 @@ class BuildSamples:
         inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning)
         return {
             "sample_id": make_id("sample", pair["pair_id"], *([self.reasoning] if self.reasoning else [])),
-            "task": pair["task"], "source_name": self.source_name or pair["source_name"], "inputs": inputs, "images": images,
-            "videos": videos, "split": "train", "weight": 1.0, "num_prompt_tokens": count_tokens(pair[self.text]),
+            "task": pair["task"], "source_name": self.source_name or pair["source_name"], "inputs": inputs,
+            "images": images, "videos": videos, "split": "train", "weight": 1.0,
+            "num_prompt_tokens": count_tokens(pair[self.text]),
             "pair_id": pair["pair_id"], "video_id": pair["video_id"], "issues": [], "num_attempts": 1,
             **{f.name: pair[f.name] for f in RIGHTS},
         }

@@ -109,7 +109,7 @@ class PairClips:
         return pa.concat_tables(made) if made else self.makes.empty_table()
 
     def _pair(self, clips: pa.Table) -> pa.Table:
-        mined = mine_video(_matrix(clips["video_embedding"]), band=self.band, max_listed=self.max_listed)
+        mined = mine_video(matrix(clips["video_embedding"]), band=self.band, max_listed=self.max_listed)
         source, target = clips.take(pa.array(mined.first)), clips.take(pa.array(mined.second))
         ids = [make_id("pair", self.recipe, s, t)
                for s, t in zip(source["clip_id"].to_pylist(), target["clip_id"].to_pylist(), strict=True)]
@@ -132,7 +132,7 @@ class PairClips:
                         schema=self.makes)
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
     """`(n, D)` float32 view of a list column whose rows are equally long."""
     array = column.combine_chunks()
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)

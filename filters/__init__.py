@@ -13,6 +13,11 @@ FILTERS = {
     "colors": "filters.colors:MeasureColors",
     "people": "filters.people:FindPeople",
     "video_similarity": "filters.video_similarity:EmbedVideo",
+    "letterbox": "filters.letterbox:MeasureLetterbox",
+    "overlay_text": "filters.overlay_text:MeasureOverlayText",
+    "picture_hash": "filters.picture_hash:HashPictures",
+    "aesthetics": "filters.aesthetics:MeasureAesthetics",
+    "text_similarity": "filters.text_similarity:MeasureTextSimilarity",
 }
 
 # Measures of a made pair: ops over PAIRS rows, apart from the measures of a clip.

@@ -25,17 +25,19 @@ NOT_ALL = Rule(column="mask_area", max=0.9, why="a local edit of the whole pictu
 TRACKED = Rule(column="mask_stability", min=0.5, why="a mask that jumps between frames marks no object")
 FACES = Rule(column="faces_kept", min=0.6, why="a face beside the edit that is lost was damaged; detectors blink, "
                                                "so not all are asked for")
-SAME_LENGTH = Rule(column="frame_offset", min=0, max=0, why="a target that lags shows the source's past")
+IN_STEP = Rule(column="frame_offset", min=0, max=0, why="a target that lags shows the source's past")
+SAME_COUNT = Rule(column="num_frames_gap", max=0, why="source and target are fed to the model frame by frame")
 OTHER_SCENE = Rule(column="background_similarity", max=0.2,
                    why="section 3.4: a reference before the target's own background teaches to copy and paste")
 
 RULE_SETS: dict[str, tuple[Rule, ...]] = {
     # A region is changed (addition, removal, replacement, recolour) and the rest must be what it was.
-    "local-edit": (UNTOUCHED, EDITED, SAME_LENGTH, STEADY_INSIDE, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED, FACES),
+    "local-edit": (UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED,
+                   FACES),
     # Pictures: nothing moves.
     "local-image-edit": (UNTOUCHED, EDITED, NOT_TINY, NOT_ALL, FACES),
     # Style and background edits touch all or most of the picture: only time and faces can be held against the source.
-    "global-edit": (EDITED, SAME_LENGTH, STEADY_INSIDE, FACES),
+    "global-edit": (EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, FACES),
     # References of D7 and D8.
     "reference": (OTHER_SCENE,),
 }

@@ -35,6 +35,7 @@ class MeasureEditRegion:
         column("source_num_frames", pa.int32(), "frames of the source's span"),
         column("target_num_frames", pa.int32(), "frames of the target's span"),
         column("frame_offset", pa.int32(), "frames by which the target lags behind the source; 0 = in step", "frames"),
+        column("num_frames_gap", pa.int32(), "frames that the longer side has more", "frames"),
         column("frames_aligned", pa.bool_(), "equal number of frames, and in step"),
     )
 
@@ -51,7 +52,8 @@ class MeasureEditRegion:
         offset = _offset(*smalls)
         counts = len(smalls[0]), len(smalls[1])
         return sums.measures() | {"source_num_frames": counts[0], "target_num_frames": counts[1],
-                                  "frame_offset": offset, "frames_aligned": counts[0] == counts[1] and offset == 0}
+                                  "frame_offset": offset, "num_frames_gap": abs(counts[0] - counts[1]),
+                                  "frames_aligned": counts[0] == counts[1] and offset == 0}
 
 
 class _Sums:

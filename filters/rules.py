@@ -23,7 +23,8 @@ class Rule:
 
     A value that could not be measured (null) fails: the row is dropped as
     "failed: <column> was not measured". `failure` marks rules whose breach is a failure of the
-    file and not a decision about it; the reason is then "failed: <value>".
+    file and not a decision about it; the reason is then "failed: <value>". With `optional` a
+    null passes: the measure does not apply to every row (a picture has no frame before it).
     """
 
     column: str
@@ -31,6 +32,7 @@ class Rule:
     max: float | None = None
     allowed: tuple[str, ...] = ()
     failure: bool = False
+    optional: bool = False
     why: str = ""
 
     def __post_init__(self):
@@ -47,7 +49,8 @@ class Rule:
             broken = pc.invert(pc.is_in(values, value_set=pa.array(self.allowed)))
             text = pc.binary_join_element_wise(FAILED.rstrip() if self.failure else f"{self.column} is",
                                                pc.fill_null(values, "unknown"), " ")
-            return pc.if_else(pc.fill_null(broken, True), text, result)
+            broken = pc.if_else(pc.is_null(values), not self.optional, broken)
+            return pc.if_else(broken, text, result)
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         if self.min is not None:
@@ -55,6 +58,8 @@ class Rule:
         if self.max is not None:
             result = pc.if_else(pc.fill_null(pc.greater(values, self.max), False),
                                 f"{self.column}>{self.max:g}", result)
+        if self.optional:
+            return result
         return pc.if_else(pc.is_null(values), f"{FAILED}{self.column} was not measured", result)
 
 
@@ -75,6 +80,28 @@ class ApplyRules:
         for rule in self.rules:
             reasons = pc.coalesce(reasons, rule.reasons(table[rule.column]))
         return set_column(table, DROP_REASON, reasons)
+
+
+class ApplyRulesWhere:
+    """`ApplyRules` for the rows whose `column` has one of `values`; the others pass by.
+
+    For measures that only some kinds of rows have, such as the mask of a pair that needs one.
+    """
+
+    def __init__(self, column: str, values: Sequence[str], rules: Sequence[Rule]):
+        self.column, self.values, self._apply = column, pa.array(values, pa.string()), ApplyRules(rules)
+        self.reads, self.adds = self.contract(column, values, rules)
+
+    @classmethod
+    def contract(cls, column: str, values: Sequence[str], rules: Sequence[Rule],
+                 ) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        return (column, *ApplyRules.contract(rules)[0]), (DROP_REASON,)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        require(table, self.reads, "ApplyRulesWhere")
+        concerned = pc.fill_null(pc.is_in(table[self.column], value_set=self.values), False)
+        decided = self._apply(table)[DROP_REASON.name]
+        return set_column(table, DROP_REASON, pc.if_else(concerned, decided, table[DROP_REASON.name]))
 
 
 class Decisions:

@@ -10,6 +10,7 @@ Times are seconds from the start of the presentation, as players and `ffmpeg -ss
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import numpy as np
 
 from . import storage
 from .errors import ConfigError, MediaError
+from .mp4 import index_first
 
 # PyAV's own log callback takes the interpreter lock from decoder threads and can deadlock in
 # worker processes; FFmpeg's default one does not. Its messages are silenced: what went wrong
@@ -83,6 +85,18 @@ class Frame:
         turns = round(self.image.rotation / 90) % 4
         small = _shrink(self.image, size[::-1] if turns % 2 else size, smooth)
         return np.rot90(small, turns) if turns else small
+
+    def i420(self, size: tuple[int, int]) -> np.ndarray:
+        """`(height * 3 / 2, width)` uint8 planes Y, U, V as shown, at `size` = (width, height), both even.
+
+        What an encoder takes: 8-bit 4:2:0 films reach it without a conversion of colours.
+        """
+        turns = round(self.image.rotation / 90) % 4
+        stored = size[::-1] if turns % 2 else size
+        if self.image.format.name not in _PLANAR_8BIT:
+            return cv2.cvtColor(np.ascontiguousarray(self.bgr(size)), cv2.COLOR_BGR2YUV_I420)
+        planes = _shrink_i420(self.image, stored, True)
+        return _turn_i420(planes, stored, turns) if turns else planes
 
     def rgb(self) -> np.ndarray:
         """`(height, width, 3)` uint8 RGB as shown, at full size."""
@@ -267,23 +281,28 @@ def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, deco
     if decoder != "pyav":
         raise ConfigError(f"no decoder {decoder!r}; known: pyav, torchcodec")
     wanted, images, held = list(times_s), [], None
+
+    def small() -> np.ndarray:  # only frames that are asked for are converted
+        return held.bgr(fit(held.shown_size, long_px=long_px))[..., ::-1]
+
     with VideoReader(path) as reader:
         if wanted and wanted[0] > 1.0:
             reader.seek(wanted[0])
         for frame in reader:
             while wanted and held is not None and frame.time_s > wanted[0] + 1e-6:
-                images.append(held)
+                images.append(small())
                 wanted.pop(0)
             if not wanted:
                 break
-            held = frame.bgr(fit(frame.shown_size, long_px=long_px))[..., ::-1]
-    if held is None:
-        raise MediaError(f"no frame could be decoded from {path}")
-    return np.stack(images + [held] * len(wanted)) if images or wanted else np.empty((0, *held.shape), np.uint8)
+            held = frame
+        if held is None:
+            raise MediaError(f"no frame could be decoded from {path}")
+        images += [small()] * len(wanted)
+        return np.stack(images) if images else np.empty((0, *small().shape), np.uint8)
 
 
 def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4; returns their number.
+    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4, index first; returns their number.
 
     Odd sides lose one pixel (yuv420p needs even ones). The file appears only when whole.
     """
@@ -292,24 +311,54 @@ def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fractio
 
 
 def encode_video(file, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """`write_video` into a seekable binary stream. Equal frames give equal bytes."""
-    rate = Fraction(fps).limit_denominator(1001 * 60)
-    num_frames, stream = 0, None
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    """`write_video` into a binary stream. Equal frames give equal bytes."""
+    with VideoEncoder(file, fps=fps, crf=crf) as encoder:
         for image in frames:
+            encoder.push(image)
+    return encoder.num_frames
+
+
+class VideoEncoder:
+    """`encode_video` frame by frame, for who writes several videos out of one pass over another.
+
+    Frames are `(height, width, 3)` uint8 RGB, or `(height * 3 / 2, width)` I420 planes as `Frame.i420`
+    gives them. The file is whole when the context ends; `MediaError` when nothing was pushed.
+    """
+
+    def __init__(self, file, *, fps: float | Fraction, crf: int = 18):
+        self.num_frames = 0
+        self._rate, self._crf, self._stream = Fraction(fps).limit_denominator(1001 * 60), crf, None
+        self._file, self._memory = file, io.BytesIO()
+        self._container = av.open(self._memory, "w", format="mp4")
+
+    def push(self, image: np.ndarray) -> None:
+        if image.ndim == 3:
             image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-            if stream is None:
-                # x264 picks its assembly by processor and load; without this two runs differ in bytes.
-                options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
-                stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
-            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # half the time of the encoder's own conversion
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
-            num_frames += 1
-        if stream is None:
-            raise MediaError("there are no frames to write")
-        container.mux(stream.encode(None))
-    return num_frames
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # half the time of the encoder's own conversion
+        if self._stream is None:
+            self._begin(image.shape[1], image.shape[0] * 2 // 3)
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
+        self.num_frames += 1
+
+    def _begin(self, width: int, height: int) -> None:
+        # x264 picks its assembly by processor and load; without this two runs differ in bytes.
+        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+
+    def __enter__(self) -> VideoEncoder:
+        return self
+
+    def __exit__(self, kind, *error) -> None:
+        try:
+            if kind is None and self._stream is None:
+                raise MediaError("there are no frames to write")
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+        if kind is None:
+            self._file.write(index_first(self._memory.getbuffer()))
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -349,6 +398,11 @@ def _shrink(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.nda
     """BGR at `size`. 8-bit 4:2:0 planes are shrunk first and converted small: 2 to 4 times cheaper."""
     if image.format.name not in _PLANAR_8BIT:
         return image.reformat(*size, format="bgr24", interpolation="AREA" if smooth else "BILINEAR").to_ndarray()
+    return cv2.cvtColor(_shrink_i420(image, size, smooth), cv2.COLOR_YUV2BGR_I420)
+
+
+def _shrink_i420(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.ndarray:
+    """`(height * 3 / 2, width)` planes of an 8-bit 4:2:0 frame at `size`, as stored (not turned)."""
     width, height = size
     resize = shrink if smooth else cv2.resize
     i420 = np.empty((height * 3 // 2, width), np.uint8)
@@ -357,7 +411,15 @@ def _shrink(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.nda
     chroma = i420[height:].reshape(2, half[1], half[0])
     for i in (0, 1):
         chroma[i] = resize(_plane(image, i + 1), half)
-    return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)
+    return i420
+
+
+def _turn_i420(i420: np.ndarray, size: tuple[int, int], turns: int) -> np.ndarray:
+    """Planes of `size` = (width, height) turned by quarter `turns` against the clock."""
+    width, height = size
+    luma, chroma = np.rot90(i420[:height], turns), i420[height:].reshape(2, height // 2, width // 2)
+    turned = np.rot90(chroma, turns, axes=(1, 2))
+    return np.concatenate([luma.ravel(), turned.ravel()]).reshape(-1, luma.shape[1])
 
 
 def _reason(error: Exception) -> str:

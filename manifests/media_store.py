@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from . import storage
-from .media import encode_video
+from .media import VideoEncoder
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class StoredVideo:
     end_s: float
 
 
+class VideoWriter(VideoEncoder):
+    """See `MediaStore.writer`."""
+
+    def __init__(self, store: MediaStore, *, fps: float | Fraction, crf: int):
+        self._store, self._file, self._fps = store, io.BytesIO(), float(fps)
+        super().__init__(self._file, fps=fps, crf=crf)
+
+    def __exit__(self, kind, *error) -> None:
+        super().__exit__(kind, *error)
+        if kind is None:
+            path = self._store.keep(self._file.getvalue(), "mp4")
+            self.stored = StoredVideo(path, self.num_frames, round(self.num_frames / self._fps, 6))
+
+
 class MediaStore:
     """Files below `root` (a folder or URI that all workers see)."""
 
@@ -37,18 +51,24 @@ class MediaStore:
 
     def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> StoredVideo:
         """`frames` are `(height, width, 3)` uint8 RGB. Raises `MediaError` when there is none."""
-        file = io.BytesIO()
-        num = encode_video(file, frames, fps=fps, crf=crf)
-        return StoredVideo(self._keep(file.getvalue(), "mp4"), num, round(num / float(fps), 6))
+        with self.writer(fps=fps, crf=crf) as writer:
+            for image in frames:
+                writer.push(image)
+        return writer.stored
+
+    def writer(self, *, fps: float | Fraction, crf: int = 18) -> VideoWriter:
+        """A video that is pushed frame by frame; `stored` when its context has ended."""
+        return VideoWriter(self, fps=fps, crf=crf)
 
     def image(self, rgb: np.ndarray, *, kind: str = "png", quality: int = 92) -> str:
         """Path of an `(height, width[, 3])` uint8 picture stored as "png" or "jpg"."""
         file = io.BytesIO()
-        options = {"png": {"format": "PNG", "compress_level": 4}, "jpg": {"format": "JPEG", "quality": quality}}[kind]
+        options = {"png": {"format": "PNG", "compress_level": 1}, "jpg": {"format": "JPEG", "quality": quality}}[kind]
         Image.fromarray(rgb).save(file, **options)
-        return self._keep(file.getvalue(), kind)
+        return self.keep(file.getvalue(), kind)
 
-    def _keep(self, data: bytes, ending: str) -> str:
+    def keep(self, data: bytes, ending: str) -> str:
+        """Path of a file with these bytes and this ending (without a dot)."""
         name = hashlib.blake2b(data, digest_size=16).hexdigest()
         path = storage.join(self.root, name[:2], f"{name}.{ending}")
         if not storage.exists(path):

@@ -56,8 +56,10 @@ def group_of(source_name: str, task: str) -> str:
 class Mixture:
     """Group weights of a stage, and overrides for single data sets.
 
+    `groups` empty = no table: each data set weighs as much as it has samples.
     `decayed` groups fall linearly from their weight at progress 0 to nothing at progress 1.
-    `overrides` maps a `source_name` to its weight inside its group.
+    `overrides` maps a `source_name` to its weight inside its group, in the units of Table 1
+    (without groups: in samples).
     """
 
     name: str
@@ -70,8 +72,14 @@ class Mixture:
 
         `counts` are samples of each data set, `progress` the finished part of the stage in [0, 1].
         """
+        if not 0.0 <= progress <= 1.0:
+            raise ConfigError(f"progress is {progress:g}; it is the finished share of a stage, 0 to 1")
+        self._check_overrides(counts)
         shares: dict[tuple[str, str], float] = {}
-        for group, members in self._members(counts).items():
+        if not self.groups:
+            given = {key: self._given(*key, counts, table={}) for key, num in counts.items() if num}
+            shares = {key: float(counts[key]) if weight is None else weight for key, weight in given.items()}
+        for group, members in self._members(counts).items() if self.groups else ():
             weight = self.groups.get(group, 0.0) * (1.0 - progress if group in self.decayed else 1.0)
             total = sum(members.values())
             shares |= {key: weight * share / total for key, share in members.items()} if total else {}
@@ -87,7 +95,7 @@ class Mixture:
         groups: dict[str, dict[tuple[str, str], float]] = {}
         for (name, task), num in counts.items():
             if num:
-                groups.setdefault(group_of(name, task), {})[name, task] = self._given(name, counts, task)
+                groups.setdefault(group_of(name, task), {})[name, task] = self._given(name, task, counts)
         for group, members in groups.items():
             given = [w for w in members.values() if w is not None]
             unnamed = {key: counts[key] for key, w in members.items() if w is None}
@@ -96,9 +104,19 @@ class Mixture:
             groups[group] = {key: w if w is not None else counts[key] * share for key, w in members.items()}
         return groups
 
-    def _given(self, name: str, counts: Mapping[tuple[str, str], int], task: str) -> float | None:
+    def _check_overrides(self, counts: Mapping[tuple[str, str], int]) -> None:
+        names = {name for name, _ in counts}
+        for name, weight in (self.overrides or {}).items():
+            if name not in names:
+                raise ConfigError(f"a weight is given for {name!r}, but no samples are of it; there are "
+                                  f"{', '.join(sorted(names)) or '(none)'}")
+            if weight < 0:
+                raise ConfigError(f"the weight of {name} is {weight:g}; it cannot be negative")
+
+    def _given(self, name: str, task: str, counts: Mapping[tuple[str, str], int],
+               table: Mapping[str, tuple[str, float]] = TABLE_1) -> float | None:
         """Weight that a table or an override gives; a data set of several tasks shares it by samples."""
-        weight = (self.overrides or {}).get(name, TABLE_1[name][1] if name in TABLE_1 else None)
+        weight = (self.overrides or {}).get(name, table[name][1] if name in table else None)
         if weight is None:
             return None
         return weight * counts[name, task] / sum(n for (other, _), n in counts.items() if other == name)
@@ -109,10 +127,9 @@ MIXTURES = {stage: Mixture(name=stage, groups=groups, decayed=PAIR_DATA if stage
 
 
 def mixture(name: str) -> Mixture:
-    """A named mixture; "even" gives each data set its number of samples."""
+    """A named mixture; "even" draws every sample equally often, whatever its data set."""
     if name == "even":
-        return Mixture(name="even", groups=dict.fromkeys(
-            {g for groups in TABLE_2.values() for g in groups}, 1.0))
+        return Mixture(name="even", groups={})
     if name not in MIXTURES:
         raise ConfigError(f"no mixture {name!r}; known: {', '.join([*MIXTURES, 'even'])}")
     return MIXTURES[name]

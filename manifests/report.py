@@ -26,7 +26,7 @@ from .report_cards import Pictures, card, has_media, rejected, video_table
 from .report_charts import TITLES, Histogram, funnel, histogram
 from .report_numbers import histograms
 from .report_pictures import Album, Span, make_album
-from .report_rows import Chain, Choice, choose_rows, follow_parents, media_of
+from .report_rows import Chain, Choice, choose_rows, follow_parents, media_of, similarity_of
 from .report_text import count, esc
 
 MAX_PAIRS = 200
@@ -127,7 +127,7 @@ class _Page:
             shown = f'<div class="gallery">{"".join(card(row, self.manifest, pictures) for row in rows)}</div>'
         words = f"All {count(total)} accepted rows" if len(rows) == total else (
             f"{count(len(rows))} of {count(total)} accepted rows, evenly spread")
-        how = _HOW_TO_READ if has_media(self.manifest) else ""
+        how = _HOW_TO_READ if any(span.is_clip for span in self.spans()[0]) else ""
         return f'<p class="lead">{words}.{how}</p>{_tools(self.manifest, rows)}{shown}'
 
 
@@ -138,7 +138,7 @@ _PAUSE = '<button type="button" id="pause" aria-pressed="false">Pause</button>'
 
 
 def _tools(manifest: Manifest, rows: list[dict]) -> str:
-    keys = (["similarity"] if "video_similarity" in rows[0] else []) + ["duration", "video"]
+    keys = (["similarity"] if similarity_of(rows[0]) else []) + ["duration", "video"]
     buttons = "".join(f'<button type="button" data-sort="{k}" aria-pressed="false">{k}</button>' for k in keys)
     return ('<div class="tools"><label><span>Find</span><input type="search" id="find" autocomplete="off" '
             'placeholder="file, words of a prompt, id"></label>'

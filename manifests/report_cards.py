@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .manifest import Manifest
 from .report_pictures import DATA_URI, Album, Span
-from .report_rows import Choice, media_of, prompts_of
+from .report_rows import Choice, media_of, prompts_of, similarity_of
 from .report_text import base_name, clock, esc, number, seconds
 
 # Columns that a card shows in words or pictures already, or that say nothing about one row.
-_SAID = {"issues", "drop_reason", "instruction", "transition", "caption", "video_similarity", "is_human",
-         "num_attempts", "recipe", "inputs", "videos", "path", "start_s", "end_s", "duration_s", "relative_path"}
+_SAID = {"issues", "drop_reason", "instruction", "transition", "caption", "video_similarity", "frame_similarity",
+         "is_human", "num_attempts", "images", "texts", "conditions", "recipe", "inputs", "videos", "path", "start_s",
+         "end_s", "duration_s", "relative_path"}
 _SIDES = ("source_", "target_")
 
 
@@ -40,8 +42,8 @@ class Pictures:
 def card(row: dict, manifest: Manifest, pictures: Pictures) -> str:
     media = list(media_of(row, manifest))
     spans = [span for _, _, span in media if span]
-    names = list(dict.fromkeys(base_name(path) for _, path, _ in media if path)) or ["no media named"]
-    sort = {"similarity": row.get("video_similarity"), "duration": sum(s.end_s - s.start_s for s in spans),
+    names = list(dict.fromkeys(_short(base_name(path)) for _, path, _ in media if path)) or ["no media named"]
+    sort = {"similarity": row.get(similarity_of(row)), "duration": sum(s.end_s - s.start_s for s in spans if s.is_clip),
             "video": " ".join(names)}
     data = "".join(f' data-{k}="{esc(f"{v:.6g}" if isinstance(v, float) else v)}"' for k, v in sort.items()
                    if v is not None)
@@ -52,15 +54,20 @@ def card(row: dict, manifest: Manifest, pictures: Pictures) -> str:
             f"{_measures(row, manifest)}</article>")
 
 
+def _short(name: str) -> str:
+    """Names that are a hash of the content say nothing: eight digits tell them apart."""
+    return re.sub(r"^([0-9a-f]{8})[0-9a-f]{24}(?=\.)", r"\1…", name)
+
+
 def _paths(media: Sequence[tuple]) -> list[str]:
     return list(dict.fromkeys(path for _, path, _ in media if path))
 
 
 def _badges(row: dict) -> str:
     badges = []
-    if "video_similarity" in row:
-        badges.append(f'<span class="badge" title="video_similarity"><span class="unseen">similarity </span>'
-                      f'<b>{esc(_fixed(row["video_similarity"]))}</b></span>')
+    if name := similarity_of(row):
+        badges.append(f'<span class="badge" title="{name}"><span class="unseen">similarity </span>'
+                      f'<b>{esc(_fixed(row[name]))}</b></span>')
     if "is_human" in row:
         words = {True: "people", False: "no people", None: "people unknown"}[row["is_human"]]
         badges.append(f'<span class="badge quiet" title="is_human">{words}</span>')
@@ -76,18 +83,25 @@ def _fixed(value: float | None) -> str:
 def _figure(role: str, path: str | None, span: Span | None, pictures: Pictures) -> str:
     if span is None:
         return (f'<figure><div class="frame absent"><p><b>no clip named</b><br>{esc(base_name(path))}</p></div>'
-                f"<figcaption><b>{role}</b></figcaption></figure>")
-    where = f"{clock(span.start_s)} – {clock(span.end_s)}"
-    length = seconds(span.end_s - span.start_s)
+                f"<figcaption><b>{esc(role, 40)}</b></figcaption></figure>")
+    where, length = _where(span)
     if span in pictures.album.pictures:
-        words = f"{role} clip of {base_name(path)}, {where}"
+        kind = "clip" if span.is_clip else "picture"
+        words = f"{role} {kind} of {base_name(path)}{where and ', ' + where}"
         shown = f'<button type="button" class="frame" title="enlarge">{pictures.img(span, words)}</button>'
     else:
         reason = pictures.album.missing.get(span, "not read")
         shown = (f'<div class="frame absent"><p><b>media could not be read</b><br>'
                  f"{esc(reason, 160)}</p></div>")
-    return (f'<figure>{shown}<figcaption><b>{role}</b> <span>{where}</span> '
+    return (f'<figure>{shown}<figcaption><b>{esc(role, 40)}</b> <span>{where}</span> '
             f'<span class="muted">{length}</span></figcaption></figure>')
+
+
+def _where(span: Span) -> tuple[str, str]:
+    """The part of the file that is shown, and its length; nothing for a picture file."""
+    if span.is_clip:
+        return f"{clock(span.start_s)} – {clock(span.end_s)}", seconds(span.end_s - span.start_s)
+    return (clock(span.start_s) if span.start_s is not None else ""), ""
 
 
 def _dropped(row: dict) -> str:

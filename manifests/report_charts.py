@@ -20,8 +20,8 @@ WIDTH, HEIGHT = 400, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 388, 26, 192
 MAX_REASONS = 12
 OWN_SCALE = 3.0  # rejected rows get an axis of their own when they tower over the accepted by this much
-TITLES = {"videos": "Videos", "clips": "Clips", "candidates": "Candidate pairs", "pairs": "Pairs",
-          "samples": "Training samples"}
+TITLES = {"videos": "Videos", "clips": "Clips", "frames": "Frames", "documents": "Documents",
+          "candidates": "Candidate pairs", "pairs": "Pairs", "samples": "Training samples"}
 
 
 @dataclass(frozen=True)

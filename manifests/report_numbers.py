@@ -14,14 +14,15 @@ import pyarrow as pa
 from .columns import doc_of
 from .manifest import Manifest
 from .report_charts import Histogram
-from .report_rows import PAIR_STOPS, column_numbers, drop_codes, token_numbers
+from .report_rows import PAIR_STOPS, column_numbers, drop_codes, similarity_of, token_numbers
 
-SIMILARITY_BAND = (0.65, 0.95)  # paper, section 3.1 (1)
+SIMILARITY_BANDS = {"video_similarity": (0.65, 0.95), "frame_similarity": (0.75, 0.95)}  # paper, section 3.1
 DURATION_BAND = (2.0, 10.0)     # paper, section 3.1 (2)
 MAX_CHARTS = 6
 FIRST = ("decoded_s", "duration_s", "num_prompt_tokens", "sharpness")
 LAST = ("fps", "width", "height", "num_frames", "num_frames_header", "num_frames_expected", "num_frames_decoded")
-NO_MEASURE = ("num_attempts", "clip_index", "num_siblings", "start_s", "end_s", "rotation_deg", "num_bytes")
+NO_MEASURE = ("num_attempts", "clip_index", "frame_index", "shot_index", "num_siblings", "start_s",
+              "time_s", "neighbour_s", "end_s", "rotation_deg", "num_bytes")
 
 
 def histograms(manifest: Manifest, rejects: Manifest | None) -> list[Histogram]:
@@ -43,13 +44,14 @@ def histograms(manifest: Manifest, rejects: Manifest | None) -> list[Histogram]:
 
 def _figure_4(manifest: Manifest, rejects: Manifest | None) -> list[Histogram]:
     charts = []
-    if "video_similarity" in manifest.schema.names:
-        split = _split(manifest, rejects, _column("video_similarity"))
-        charts.append(Histogram("Similarity", "cosine of the video embeddings", "pairs", *split, step=0.025,
-                                span=SIMILARITY_BAND, band=SIMILARITY_BAND))
+    if name := similarity_of(manifest.schema.names):
+        split, band = _split(manifest, rejects, _column(name)), SIMILARITY_BANDS[name]
+        charts.append(Histogram("Similarity", f"cosine of the {name.split('_')[0]} embeddings", "pairs", *split,
+                                step=0.025, span=band, band=band))
     accepted = np.concatenate([_split(manifest, None, _column(f"{s}_duration_s"))[0] for s in ("source", "target")])
-    charts.append(Histogram("Clip durations", "seconds, source and target clips", "clips", accepted, np.empty(0),
-                            step=0.5, span=DURATION_BAND, band=DURATION_BAND))
+    if np.isfinite(accepted).any() or not manifest.num_rows:  # pictures have none
+        charts.append(Histogram("Clip durations", "seconds, source and target clips", "clips", accepted, np.empty(0),
+                                step=0.5, span=DURATION_BAND, band=DURATION_BAND))
     if token_numbers(manifest) is not None:
         accepted = _split(manifest, None, token_numbers)[0]
         charts.append(Histogram("Prompt tokens", "words and punctuation marks", "prompts", accepted, np.empty(0),

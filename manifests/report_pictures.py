@@ -1,4 +1,4 @@
-"""Small looping pictures of clips: animated WebP, decoded from the raw videos by span.
+"""Small pictures of clips, frames and picture files, as WebP; clips loop, decoded from the raw videos by span.
 
 Animated WebP in `<img>` always plays, needs no script and has no limit on how many play at
 once, unlike `<video>`. Each video is opened once for all its spans; each span is encoded
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,27 +19,43 @@ from tqdm import tqdm
 
 from . import storage
 from .errors import InputError, MediaError
-from .media import Frame, VideoReader, fit
+from .media import VideoReader, fit, shrink
+from .spans import frames_at, read_image
 
 NUM_FRAMES = 10        # spread over the whole clip; equal for all, so that two clips loop in step
 FRAME_MS = 250         # 4 frames a second
 MAX_WIDTH_PX, MIN_WIDTH_PX = 320, 96
-SEEK_GAP_S = 8.0       # a seek costs about half a key-frame distance (often 10 s) of decoding
 PIXELS_PER_BYTE = 13.5  # of ten frames at quality 45, middle of five films of 720p
 SMALL = 0.6            # side of the pictures of rejected rows against the others
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DATA_URI = "data:image/webp;base64,"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Span:
-    """A piece of a video file, in seconds of presentation."""
+    """A piece of a video file in seconds of presentation, one frame of it, or a picture file.
+
+    A frame has no `end_s`, a picture file neither time. `mask` is a picture, or a video of this
+    span's frames: what is white in it is tinted.
+    """
 
     path: str
-    start_s: float
-    end_s: float
+    start_s: float | None = None
+    end_s: float | None = None
+    mask: str | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        return self.end_s is not None
+
+    @property
+    def order(self) -> tuple:
+        return (self.path, *((t is not None, t or 0.0) for t in (self.start_s, self.end_s)), self.mask or "")
 
     def times(self) -> list[float]:
-        """Middles of equal parts: never the first or last frame, which a dissolve may touch."""
+        """Of a clip the middles of equal parts: never the first or last frame, which a dissolve may touch."""
+        if self.end_s is None:
+            return [] if self.start_s is None else [self.start_s]
         step = max(self.end_s - self.start_s, 0.0) / NUM_FRAMES
         return [self.start_s + (i + 0.5) * step for i in range(NUM_FRAMES)]
 
@@ -60,18 +75,24 @@ def make_album(large: Iterable[Span], small: Iterable[Span], budget_bytes: int) 
     encoder = Encoder(scales.values(), budget_bytes)
     album = Album(encoder.width_px)
     with tqdm(total=len(scales), desc="pictures", unit="clip", disable=None) as bar:
-        for path, spans in groupby(sorted(scales), key=lambda span: span.path):
+        for path, spans in groupby(sorted(scales, key=lambda span: span.order), key=lambda span: span.path):
             spans = list(spans)
-            _add_video(album, encoder, path, spans, scales)
+            _add_file(album, encoder, path, spans, scales)
             bar.update(len(spans))
     return album
 
 
-def _add_video(album: Album, encoder: Encoder, path: str, spans: list[Span], scales: dict[Span, float]) -> None:
+def _add_file(album: Album, encoder: Encoder, path: str, spans: list[Span], scales: dict[Span, float]) -> None:
     reason = "nothing could be decoded there"
     try:
         for span, images in read_spans(path, spans, encoder.width_px):
             if images:
+                try:
+                    images = tinted(images, span) if span.mask else images
+                except MediaError as error:
+                    album.missing[span] = str(error)
+                    encoder.skip(scales[span])
+                    continue
                 picture = encoder.encode(images, scales[span])
                 album.pictures |= {span: picture} if picture else {}
                 album.missing |= {} if picture else {span: "no room was left on the page"}
@@ -87,9 +108,16 @@ def read_spans(path: str, spans: Sequence[Span], width_px: int) -> Iterator[tupl
     """Each span with its RGB frames, when its last one was seen; one pass over the video."""
     if not storage.exists(path):
         raise MediaError(f"the file is not there any more: {path}")
+    if pictures := [span for span in spans if span.start_s is None]:
+        rgb = read_image(path)
+        small = shrink(rgb, picture_size(rgb.shape[1::-1], width_px))
+        yield from ((span, [small]) for span in pictures)
+    spans = [span for span in spans if span.start_s is not None]
+    if not spans:
+        return
     wanted = sorted((time, i) for i, span in enumerate(spans) for time in span.times())
     images: list[list[np.ndarray]] = [[] for _ in spans]
-    left = [NUM_FRAMES] * len(spans)
+    left = [len(span.times()) for span in spans]
     with VideoReader(path) as reader:
         # Pictures this small need neither the exact frame nor smooth block borders: leaving out
         # the frames that no other refers to, and the loop filter, halves the cost of decoding.
@@ -104,26 +132,26 @@ def read_spans(path: str, spans: Sequence[Span], width_px: int) -> Iterator[tupl
                 images[i] = []
 
 
-def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
-    """For each ascending time the frame on screen then, `None` behind the end; gaps are skipped."""
-    waiting, held = deque(times_s), None
-    while waiting:
-        if waiting[0] > SEEK_GAP_S:
-            reader.seek(waiting[0])
-        held, jump = None, False
-        for frame in reader:
-            while waiting and frame.time_s > waiting[0] + 1e-6:
-                yield held or frame
-                waiting.popleft()
-                # Looked at only after a frame was found: a seek may land far before its aim.
-                jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
-            held = frame
-            if jump or not waiting:
-                break
-        if not jump:
-            break
-    for time in waiting:
-        yield held if held is not None and time - held.time_s < 1.0 else None
+def tinted(images: list[np.ndarray], span: Span) -> list[np.ndarray]:
+    """The span's pictures with what its mask marks in colour and the rest darker. Raises `MediaError`."""
+    if is_picture_file(span.mask):
+        masks = [read_image(span.mask)] * len(images)
+    else:
+        with VideoReader(span.mask) as reader:
+            found = frames_at(reader, [time_s - (span.start_s or 0.0) for time_s in span.times()] or [0.0])
+            masks = [frame.rgb() for frame in found if frame is not None]
+    if len(masks) != len(images):
+        raise MediaError(f"the mask {span.mask} has {len(masks)} of the {len(images)} frames that are shown")
+    return [_tint(image, mask) for image, mask in zip(images, masks, strict=True)]
+
+
+def _tint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    inside = shrink(np.ascontiguousarray(mask[..., 0]), image.shape[1::-1])[..., None] > 127
+    return np.where(inside, image // 2 + np.uint8([127, 20, 90]), image // 5 * 3).astype(np.uint8)
+
+
+def is_picture_file(path: str) -> bool:
+    return path.lower().endswith(PICTURE_ENDINGS)
 
 
 def picture_size(size: tuple[int, int], width_px: int) -> tuple[int, int]:
@@ -173,7 +201,8 @@ def to_webp(images: Sequence[np.ndarray], quality: float, scale: float) -> bytes
     pictures = [Image.fromarray(np.ascontiguousarray(image)) for image in images]
     if size != pictures[0].size:
         pictures = [picture.resize(size, Image.Resampling.BOX) for picture in pictures]
-    pictures = [_with_progress(picture, (i + 1) / len(pictures)) for i, picture in enumerate(pictures)]
+    if len(pictures) > 1:
+        pictures = [_with_progress(picture, (i + 1) / len(pictures)) for i, picture in enumerate(pictures)]
     stream = io.BytesIO()
     # kmax=0: only the first frame is whole. Each loop starts there anyway, and still cameras
     # take a quarter of the bytes.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,12 +20,14 @@ from . import storage
 from .columns import DROP_REASON
 from .errors import BerniniError
 from .manifest import Manifest
+from .messages import IMAGE_MESSAGES, VIDEO_MESSAGES
 from .report_pictures import Span
 from .schema import STOPS
 
 MAX_REASONS = 12
 EXAMPLES_PER_REASON = 3
 PAIR_STOPS = ("candidates", "pairs")
+SIMILARITIES = ("video_similarity", "frame_similarity")
 TOKENS = r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s]"  # RE2's form of the words and marks of report_text
 
 
@@ -113,10 +116,15 @@ def drop_codes(manifest: Manifest) -> Drops:
 
 def _spread(manifest: Manifest, rows: np.ndarray, num: int) -> np.ndarray:
     """Evenly spread over similarity where there is one (lowest first), else over the table."""
-    if "video_similarity" in manifest.schema.names:
-        values = column_numbers(manifest, "video_similarity")[rows]
+    if name := similarity_of(manifest.schema.names):
+        values = column_numbers(manifest, name)[rows]
         rows = rows[np.argsort(values, kind="stable")]  # not measured comes last
     return _evenly(rows, num)
+
+
+def similarity_of(names: Iterable[str]) -> str | None:
+    """The column that says how alike the two sides of a pair are, where there is one."""
+    return next((name for name in SIMILARITIES if name in names), None)
 
 
 def _evenly(rows: np.ndarray, num: int) -> np.ndarray:
@@ -141,7 +149,7 @@ def take_rows(manifest: Manifest, rows: np.ndarray) -> list[dict]:
 
 
 def _is_shown(column: pa.Field) -> bool:
-    if column.name in ("issues", "videos"):
+    if column.name in ("issues", "videos", "images", "conditions", "texts"):
         return True
     return not pa.types.is_nested(column.type)
 
@@ -163,26 +171,53 @@ def token_numbers(manifest: Manifest) -> np.ndarray | None:
 
 
 def media_of(row: dict, manifest: Manifest) -> Iterator[tuple[str, str | None, Span | None]]:
-    """(role, path, span) of each clip that a row shows; the span is `None` when the row names none."""
+    """(role, path, span) of each clip or picture that a row shows; the span is `None` when the row names none."""
     if manifest.stop.name in PAIR_STOPS:
-        found = [(side, *(row.get(f"{side}_{name}") for name in ("path", "start_s", "end_s")))
-                 for side in ("source", "target")]
+        found = list(_pair_media(row))
     elif manifest.stop.name == "clips":
         found = [("clip", row.get("path"), row.get("start_s"), row.get("end_s"))]
+    elif manifest.stop.name == "frames":
+        found = [("frame", row.get("path"), row.get("time_s"), None)]
     else:
         found = list(_sample_media(row))
-    for role, path, start_s, end_s in found:
-        usable = path and start_s is not None and end_s is not None
-        yield role, path, Span(_below(manifest.path, path), float(start_s), float(end_s)) if usable else None
+    for role, path, start_s, end_s, *mask in found:
+        times = (None if t is None else float(t) for t in (start_s, end_s))
+        yield role, path, Span(_below(manifest.path, path), *times, *(_below(manifest.path, m) for m in mask)) \
+            if path else None
+
+
+def _pair_media(row: dict) -> Iterator[tuple]:
+    """Source, what else a model is given, target, and where the edit lies in the target."""
+    sides = {side: (row.get(f"{side}_path"), row.get(f"{side}_start_s"), row.get(f"{side}_end_s"))
+             for side in ("source", "target")}
+    for side, (path, start_s, _) in sides.items():
+        if start_s is None:  # a picture file, or one moment of a film
+            sides[side] = (path, row.get(f"{side}_time_s"), None)
+    conditions = row.get("conditions") or []
+    if sides["source"][0] or not conditions:
+        yield "source", *sides["source"]
+    for item in conditions:
+        yield (item["role"] or "condition").replace("_", " "), item["path"], item["start_s"], item["end_s"]
+    yield "target", *sides["target"]
+    if row.get("mask_path") and sides["target"][0]:
+        yield "mask", *sides["target"], row["mask_path"]
 
 
 def _sample_media(row: dict) -> Iterator[tuple]:
-    kinds = [m.get("type") for m in messages_of(row) if m.get("type") in ("video", "video_gen")]
-    for i, item in enumerate(row.get("videos") or []):
-        start_s = item.get("start_s") or 0.0
-        end_s = item.get("end_s") or start_s + (item.get("duration") or 0.0)
-        made = i < len(kinds) and kinds[i] == "video_gen"
-        yield "target" if made else "source", item.get("video_path"), start_s, end_s
+    """In the order of the messages; what they do not name comes last."""
+    kinds = [m.get("type") for m in messages_of(row)]
+    waiting = {"image": deque(row.get("images") or []), "video": deque(row.get("videos") or [])}
+    wanted = [kind for kind in kinds if kind in IMAGE_MESSAGES + VIDEO_MESSAGES]
+    wanted += ["image"] * (len(waiting["image"]) - sum(k in IMAGE_MESSAGES for k in wanted))
+    wanted += ["video"] * (len(waiting["video"]) - sum(k in VIDEO_MESSAGES for k in wanted))
+    for kind in wanted:
+        role = "target" if kind.endswith("_gen") else "source"
+        if kind in IMAGE_MESSAGES and waiting["image"]:
+            yield role, waiting["image"].popleft(), None, None
+        elif kind in VIDEO_MESSAGES and waiting["video"]:
+            item = waiting["video"].popleft()
+            start_s = item.get("start_s") or 0.0
+            yield role, item.get("video_path"), start_s, item.get("end_s") or start_s + (item.get("duration") or 0.0)
 
 
 def messages_of(row: dict) -> list[dict]:
@@ -197,5 +232,7 @@ def messages_of(row: dict) -> list[dict]:
 def prompts_of(row: dict) -> list[tuple[str, str]]:
     """(label, text) of what a model is told, coarse before fine."""
     texts = [("coarse", row.get("transition")), ("prompt", row.get("instruction")), ("caption", row.get("caption"))]
-    texts += [("prompt", m.get("text")) for m in messages_of(row) if m.get("type") == "text"]
+    labels = {"text": "prompt", "cot_text": "learned"}
+    texts += [(labels[m["type"]], m.get("text")) for m in messages_of(row) if m.get("type") in labels]
+    texts += [("text", text) for text in row.get("texts") or []]
     return [(label, text) for label, text in texts if isinstance(text, str) and text]

@@ -86,6 +86,19 @@ FRAMES = Stop(
     ),
 )
 
+DOCUMENTS = Stop(
+    name="documents", row="texts and pictures in order: a web page, or the key frames of a video", key="document_id",
+    fields=(
+        column("document_id", S, "id from the list and the line it stands in, or from the video"),
+        column("video_id", S, "the video it was made of; null = it is no video"),
+        column("path", S, "absolute path or URI of the list, or of the video"),
+        column("order", pa.list_(S), "'text' or 'image', in the order of the document"),
+        column("texts", pa.list_(S), "its texts, in order"),
+        column("images", pa.list_(S), "its pictures, in order: paths, or names as the list gives them"),
+        *RIGHTS,
+    ),
+)
+
 _SIDES = tuple(
     field
     for side in ("source", "target")
@@ -184,4 +197,4 @@ LATENTS = Stop(
     ),
 )
 
-STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, CANDIDATES, PAIRS, SAMPLES, LATENTS)}
+STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, DOCUMENTS, CANDIDATES, PAIRS, SAMPLES, LATENTS)}

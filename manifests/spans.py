@@ -6,7 +6,8 @@ this, so that a clip is decoded once and streamed, never held by whoever only pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -14,16 +15,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import storage
 from .errors import MediaError
-from .media import VideoReader, fit, read_frames
+from .media import Frame, VideoReader, fit, read_frames
 
 EPSILON_S = 1e-4
+SEEK_GAP_S = 8.0          # a seek costs about half a key-frame distance (often 10 s) of decoding
 MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
 
 
 def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None = None,
               size: tuple[int, int] | None = None, fps: float | Fraction | None = None,
-              max_frames: int | None = None) -> Iterator[np.ndarray]:
+              max_frames: int | None = None, planes: bool = False) -> Iterator[np.ndarray]:
     """Yields `(height, width, 3)` uint8 RGB frames of the span, as shown (rotated).
+
+    With `planes` they are `(height * 3 / 2, width)` I420 instead, with even sides, as encoders take them.
 
     `size` = (width, height) or `short_px` (never enlarged, even sides) set the size; without
     both it is the film's own. With `fps` the frame that is on screen at `start_s + n / fps`
@@ -33,7 +37,10 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
     num = 0
     for frame in _at_rate(_inside(path, start_s, end_s), start_s, end_s, fps):
         wanted = size or (fit(frame.shown_size, short_px=short_px) if short_px else frame.shown_size)
-        yield np.ascontiguousarray(frame.rgb() if wanted == frame.shown_size else frame.bgr(wanted)[..., ::-1])
+        if planes:
+            yield frame.i420((wanted[0] // 2 * 2, wanted[1] // 2 * 2))
+        else:
+            yield np.ascontiguousarray(frame.rgb() if wanted == frame.shown_size else frame.bgr(wanted)[..., ::-1])
         num += 1
         if num == max_frames:
             return
@@ -76,6 +83,26 @@ def read_numbered(path: str, start_s: float, end_s: float, numbers: Iterable[int
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
     end = np.ascontiguousarray(last.rgb()) if len(found) < len(wanted) else None
     return {number: found.get(number, end) for number in sorted(wanted)}
+def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
+    """For each ascending time the frame on screen then, `None` behind the end; long gaps are skipped. One pass."""
+    waiting, held = deque(times_s), None
+    while waiting:
+        if waiting[0] > SEEK_GAP_S:
+            reader.seek(waiting[0])
+        held, jump = None, False
+        for frame in reader:
+            while waiting and frame.time_s > waiting[0] + 1e-6:
+                yield held or frame
+                waiting.popleft()
+                # Looked at only after a frame was found: a seek may land far before its aim.
+                jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
+            held = frame
+            if jump or not waiting:
+                break
+        if not jump:
+            break
+    for time in waiting:
+        yield held if held is not None and time - held.time_s < 1.0 else None
 
 
 def _inside(path: str, start_s: float, end_s: float) -> Iterator:
@@ -108,9 +135,18 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
     """`(height, width, 3)` uint8 RGB of a picture file, turned as its EXIF tag says. Raises `MediaError`."""
     try:
         filesystem, inner = storage.resolve(path)
-        with filesystem.open_input_file(inner) as file, Image.open(file) as image:
+        with filesystem.open_input_file(inner) as file:
+            return decode_image(file, path, long_px=long_px)
+    except OSError as error:
+        raise MediaError(f"cannot read the picture {path}: {error}") from None
+
+
+def decode_image(file, name: str, *, long_px: int | None = None) -> np.ndarray:
+    """The same of an open binary stream; `name` is for messages."""
+    try:
+        with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise MediaError(f"{path} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
+                raise MediaError(f"{name} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
                                  "are not read")
             image = ImageOps.exif_transpose(image)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # on white, as a browser shows it
@@ -118,7 +154,7 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"cannot read the picture {path}: {error}") from None
+        raise MediaError(f"cannot read the picture {name}: {error}") from None
     if long_px and max(image.size) > long_px:
         image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
     return np.asarray(image)

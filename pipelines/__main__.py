@@ -12,10 +12,15 @@ COMMANDS = {
     "run": ("pipelines.command:run", "run a recipe: raw videos in, manifests and a report out", "make"),
     "recipes": ("pipelines.command:recipes", "every recipe: what it makes, needs and costs", "make"),
     "sample-film": ("datagen.samples:main", "make the built-in sample film with known cuts and moves", "make"),
+    "measure": ("pipelines.measure:main", "add further measures to the rows of a manifest", "make"),
+    "dedupe": ("pipelines.dedupe:main", "near-duplicates of a whole corpus: groups, and the one to keep", "make"),
+    "import": ("pipelines.datasets.command:main", "open data sets and pairs of your own as pairs and samples", "make"),
+    "mix": ("pipelines.mix:main", "weights of a training stage's mixture, and what it will draw", "make"),
     "decide": ("pipelines.command:decide_again", "other thresholds for finished measures; no GPU, no media", "make"),
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
     "encode": ("pipelines.encode_samples:main", "samples → latents, ViT features, text embeddings; resumes", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
+    "import-trainer": ("manifests.trainer_form:import_trainer", "samples from the released trainer's form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),
     "stats": ("manifests.inspect:stats", "distribution of every measure", "look"),
@@ -28,10 +33,11 @@ COMMANDS = {
     "generate": ("bernini.generate.command:main", "generate or edit images and videos with a checkpoint", "model"),
     "model": ("bernini.model_command:main", "inspect, convert or verify a checkpoint", "model"),
     "convert": ("pipelines.command:convert_model", "rewrite a checkpoint in another layout (model convert)", "model"),
+    "train": ("pipelines.train_on_ray:main", "train planner and renderer, all stages; resumes exactly", "model"),
     "demo": ("bernini.generate.demo:main", "a web page to try a checkpoint", "model"),
 }
-TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate",
-              "serve-check", "encode"}  # they parse their words themselves
+TAKES_ARGV = {"run", "decide", "report", "generate", "model", "convert", "demo", "estimate", "serve-check", "encode",
+              "train", "measure", "dedupe", "import", "mix"}  # they parse their words themselves
 GROUPS = {"make": "Make data", "look": "Look into manifests", "model": "Use the model"}
 
 
@@ -79,7 +85,8 @@ def call(name: str, argv: list[str]) -> int:
         return 130
 
 
-EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai"}
+EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",
+          "open_clip": "models", "faiss": "dedupe", "onnxruntime": "onnx"}
 
 
 def _missing_package(error: ModuleNotFoundError) -> int:

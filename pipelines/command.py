@@ -121,6 +121,9 @@ def decide_again(argv: list[str]) -> int:
         return 0 if set(argv) & {"-h", "--help"} else 2
     m = _decidable(known.manifest)
     recipe = resolve_name(PIPELINES[m.header["name"]])
+    if not hasattr(recipe.Config, "policy"):
+        raise ManifestError(f"{recipe.RECIPE} decides while it runs: give `bernini run {recipe.RECIPE}` the other "
+                            "settings, it finds the media made")
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in m.header["config"].items()}
     config = tyro.cli(recipe.Config, default=recipe.Config(**stored), args=settings, prog="bernini decide MANIFEST")
     decisions = decide(m, config.pair_rules(), config.policy())

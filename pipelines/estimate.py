@@ -93,8 +93,8 @@ def measure(recipe, config, assumed: Assumed) -> dict:
     total = float(sum(size or 0 for size in listed["num_bytes"].to_pylist()) + listed.num_rows)
     with tempfile.TemporaryDirectory() as folder:
         manifests, seconds = run_sample(recipe, config, chosen, folder)
-        per_file = {name: accepted_per_file(m, manifests["videos"], chosen)
-                    for name, m in manifests.items() if name != "samples"}
+        files = {row["video_id"]: row["path"] for row in manifests["videos"].table(["video_id", "path"]).to_pylist()}
+        per_file = {name: accepted_per_file(m, chosen, files) for name, m in manifests.items() if name != "samples"}
         stored = {name: folder_bytes(m.path) for name, m in manifests.items()}
         pixels = picture_pixels(manifests)
     draws = np.random.default_rng(0).integers(0, len(sizes), (NUM_DRAWS, len(sizes)))
@@ -130,11 +130,10 @@ def run_sample(recipe, config, chosen: pa.Table, folder: str) -> tuple[dict[str,
     return manifests, time.monotonic() - started
 
 
-def accepted_per_file(manifest: Manifest, videos: Manifest, chosen: pa.Table) -> np.ndarray:
-    """`(files,)` accepted rows that each chosen file led to."""
-    path = {row["video_id"]: row["path"] for row in videos.table(["video_id", "path"]).to_pylist()}
+def accepted_per_file(manifest: Manifest, chosen: pa.Table, files: dict[str, str]) -> np.ndarray:
+    """`(files,)` accepted rows that each chosen file led to; `files` is the path of each `video_id` of the sample."""
     rows = manifest.table(["video_id", "drop_reason"]).to_pylist()
-    counts = Counter(path[row["video_id"]] for row in rows if row["drop_reason"] is None)
+    counts = Counter(files[row["video_id"]] for row in rows if row["drop_reason"] is None)
     return np.array([counts[p] for p in chosen["path"].to_pylist()], float)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datagen.cut import MakeClips
 from filters.rules import ApplyRules, Rule
@@ -202,3 +203,18 @@ class Steps:
     def finish(self, stop: str, schema: pa.Schema, tables: Iterator[pa.Table], **header) -> Manifest:
         """A stop that is arithmetic of the driver."""
         return finish(self.place.target(stop, (), **header), schema, tables)
+
+
+def whole_videos(manifest: Manifest) -> Iterator[pa.Table]:
+    """Accepted rows in batches that never part the rows of one video (they lie video by video)."""
+    held: pa.Table | None = None
+    for batch in manifest.batches():
+        batch = pa.concat_tables([held, live(batch)]) if held is not None else live(batch)
+        if not batch.num_rows:
+            continue
+        last = batch["video_id"][-1].as_py()
+        same = pc.equal(batch["video_id"], last)
+        held = batch.filter(same)
+        yield batch.filter(pc.invert(same))
+    if held is not None:
+        yield held

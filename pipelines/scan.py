@@ -20,7 +20,7 @@ from filters import FILTERS
 from filters.video_similarity import EmbedVideo
 from manifests import storage
 from manifests.columns import add_issues, column, require, set_column
-from manifests.errors import ConfigError, MediaError
+from manifests.errors import BackendError, ConfigError, MediaError
 from manifests.frames import ClipBuffer, ClipFrames
 from manifests.media import DECODER, Probe, VideoReader
 
@@ -154,7 +154,7 @@ class ScanVideos:
         for measure in self._measures:
             try:
                 values |= measure(clip)
-            except MediaError as error:
+            except (MediaError, BackendError) as error:
                 values["issues"].append(f"{type(measure).__name__}: {error}")
         return values
 

@@ -20,13 +20,19 @@ def linear_layers(*sizes: int) -> list[nn.Linear]:
     return [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32, or in float64 when it already is: what must not be computed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class LayerNorm32(nn.LayerNorm):
-    """Layer norm computed in float32 whatever comes in."""
+    """Layer norm computed in float32 (float64 for float64) whatever comes in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.float()
-        bias = None if self.bias is None else self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
+        x = wide(x)
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class TwoLinears(nn.Module):
@@ -83,9 +89,9 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, lengths: Lengths) -> Tenso
 def gated(x: Tensor, update: Tensor, gate: Tensor, lengths: Lengths) -> Tensor:
     """`x + gate·update` in float32, back in x's dtype; one row of gate `[B, D]` a sequence."""
     if len(lengths) == 1:
-        return (x.float() + update * gate).to(x.dtype)
+        return (wide(x) + update * gate).to(x.dtype)
     parts = zip(x.split(list(lengths)), update.split(list(lengths)), gate, strict=True)
-    return torch.cat([(a.float() + u * g).to(x.dtype) for a, u, g in parts])
+    return torch.cat([(wide(a) + u * g).to(x.dtype) for a, u, g in parts])
 
 
 class Attention(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bernini.config import RendererConfig
 from bernini.renderer.attention import Lengths, kernel
-from bernini.renderer.layers import Attention, ConditionEmbedder, FeedForward, LayerNorm32, gated, modulate
+from bernini.renderer.layers import Attention, ConditionEmbedder, FeedForward, LayerNorm32, gated, modulate, wide
 from bernini.renderer.rope import patch_grid, rotate, segment_rope
 
 KeysValues = list[tuple[Tensor, Tensor]]
@@ -58,21 +58,27 @@ class Block(nn.Module):
         x: Tensor,
         time: Tensor,
         rope: Tensor,
-        keys_values: tuple[Tensor, Tensor],
+        keys_values: tuple[Tensor, Tensor] | Tensor,
         lengths: Lengths,
         context_lengths: Lengths,
         attend: Callable[..., Tensor],
+        attend_self: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """x `[N, D]`, time `[B, 6, D]`, rope `[N, d/2]`, keys and values `[ΣL, H, d]`."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time.float()).unbind(1)
+        """x `[N, D]`, time `[B, 6, D]`, rope `[N, d/2]`, keys and values `[ΣL, H, d]` or the context `[ΣL, D]`.
+
+        `attend_self` replaces `attend` between the tokens of x, for sequences that several processes share.
+        """
+        if isinstance(keys_values, Tensor):
+            keys_values = self.attn2.keys_values(keys_values)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + wide(time)).unbind(1)
         y = modulate(self.norm1(x), shift1, scale1, lengths).to(x.dtype)
         q, (k, v) = self.attn1.queries(y), self.attn1.keys_values(y)
-        y = attend(rotate(q, rope), rotate(k, rope), v, lengths, lengths)
+        y = (attend_self or attend)(rotate(q, rope), rotate(k, rope), v, lengths, lengths)
         x = gated(x, self.attn1.merge(y), gate1, lengths)
         q = self.attn2.queries(self.norm2(x).to(x.dtype))
         x = x + self.attn2.merge(attend(q, *keys_values, lengths, context_lengths))
         y = modulate(self.norm3(x), shift2, scale2, lengths).to(x.dtype)
-        return gated(x, self.ffn(y).float(), gate2, lengths)
+        return gated(x, wide(self.ffn(y)), gate2, lengths)
 
 
 class Renderer(nn.Module):
@@ -132,7 +138,7 @@ class Renderer(nn.Module):
         lengths = [len(s.sources) + len(t) for t, s in zip(targets, sequences, strict=True)]
         temb, time = self.condition_embedder.time(timesteps.to(x.device), x.dtype)
         x = self.run_blocks(x, time, sequences, lengths)
-        shift, scale = (self.scale_shift_table + temb.float().unsqueeze(1)).unbind(1)
+        shift, scale = (self.scale_shift_table + wide(temb).unsqueeze(1)).unbind(1)
         x = torch.cat([part[-len(t) :] for part, t in zip(x.split(lengths), targets, strict=True)])
         target_lengths = [len(t) for t in targets]
         x = modulate(self.norm_out(x), shift, scale, target_lengths).to(x.dtype)

@@ -39,6 +39,11 @@ class Part:
     visual: int | None = None
     has_loss: bool = False
 
+    @property
+    def is_learned(self) -> bool:
+        """Is it a text to be learned? Visuals to be generated carry `has_loss` too."""
+        return self.has_loss and self.visual is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+CLOSE_ENOUGH = 1.001  # largest to smallest; below it other things than cost decide who waits
+
+
 @dataclass(frozen=True)
 class Item:
     """What packing knows of an example: its place in the window, useful tokens, floating-point operations."""
@@ -82,6 +85,8 @@ def improve(bins: list[list[Item]], budget: float = math.inf, *, passes: int = 8
     for _ in range(passes):
         loads = [sum(i.flops for i in b) for b in bins]
         high, low = max(range(len(bins)), key=loads.__getitem__), min(range(len(bins)), key=loads.__getitem__)
+        if loads[high] <= loads[low] * CLOSE_ENOUGH:
+            return bins
         may_move = max_items is None or len(bins[low]) < max_items
         swap = _best_swap(bins[high], bins[low], (loads[high] - loads[low]) / 2, budget, may_move)
         if swap is None:

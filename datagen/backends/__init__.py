@@ -100,8 +100,11 @@ class Inpainter(Protocol):
 
 
 BACKENDS: dict[str, dict[str, str]] = {
-    "segmenter": {},
-    "pose": {},
+    "segmenter": {
+        "classical": "datagen.backends.classical_segment:ClassicalSegmenter",
+        "grounded-sam2": "datagen.backends.grounded_sam2:GroundedSam2",
+    },
+    "pose": {"dwpose": "datagen.backends.dwpose:DWPose"},
     "face": {
         "classical": "datagen.backends.classical_face:CascadeFaces",
         "arcface": "datagen.backends.arcface:ArcFace",

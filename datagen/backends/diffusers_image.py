@@ -18,8 +18,7 @@ from . import EditRequest
 from .diffusers_load import generator, load_pipeline
 from .sizes import MEGAPIXEL, WorkSize, as_uint8
 
-INPAINTERS = ("StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline", "FluxFillPipeline",
-              "QwenImageEditInpaintPipeline", "FluxKontextInpaintPipeline")
+INPAINTERS = ("StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline", "FluxFillPipeline")
 
 
 class QwenImageEditor:

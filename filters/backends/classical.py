@@ -22,6 +22,31 @@ ANGLES = 8
 WEIGHTS = {"color": 0.27, "layout": 0.23, "texture": 0.19, "motion": 0.08, "common": 0.23}
 
 
+# Finer than for clips: two key frames of one shot differ in places, not in colours. On 128 frames of 47 real
+# files 99 % of the unrelated pairs fall below 0.75, and of those within one shot 45 % lie above 0.95.
+FRAME_LAYOUT, FRAME_CELLS = (16, 12), 8
+FRAME_WEIGHTS = {"color": 0.22, "layout": 0.27, "texture": 0.19, "common": 0.32}
+
+
+class DescribeFrame:
+    """The same of one picture, in place of CLIP."""
+
+    version = "classical frame descriptor 1"
+    dim = 16 * 4 * 4 + FRAME_LAYOUT[0] * FRAME_LAYOUT[1] * 3 + FRAME_CELLS * FRAME_CELLS * ANGLES + 1
+
+    def __init__(self, **_: object):
+        pass
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        small = shrink(np.ascontiguousarray(rgb[..., ::-1]), (96, 72))
+        parts = {"color": np.sqrt(_color(small)), "layout": _layout(small, FRAME_LAYOUT),
+                 "texture": np.sqrt(_texture(small, FRAME_CELLS)), "common": np.ones(1)}
+        return np.concatenate([np.sqrt(FRAME_WEIGHTS[k]) * _unit(v) for k, v in parts.items()]).astype(np.float32)
+
+    def embed(self, prepared: list[np.ndarray]) -> np.ndarray:
+        return np.stack(prepared)
+
+
 class DescribeVideo:
     version = "classical descriptor 1"
     dim = 16 * 4 * 4 + LAYOUT[0] * LAYOUT[1] * 3 + CELLS * CELLS * ANGLES + 6 + 1
@@ -53,24 +78,24 @@ def _color(bgr: np.ndarray) -> np.ndarray:
     return histogram.ravel() / histogram.sum()
 
 
-def _layout(bgr: np.ndarray) -> np.ndarray:
+def _layout(bgr: np.ndarray, size: tuple[int, int] = LAYOUT) -> np.ndarray:
     """Lab colour by place, about its mean, so that only the arrangement counts."""
-    lab = cv2.cvtColor(shrink(bgr, LAYOUT).astype(np.float32) / 255,
+    lab = cv2.cvtColor(shrink(bgr, size).astype(np.float32) / 255,
                        cv2.COLOR_BGR2LAB)
     lab -= lab.mean(axis=(0, 1))
     return lab.ravel()
 
 
-def _texture(bgr: np.ndarray) -> np.ndarray:
+def _texture(bgr: np.ndarray, cells: int = CELLS) -> np.ndarray:
     """Strength of edges by direction and place."""
     grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength, angle = cv2.cartToPolar(dx, dy)
     sector = (angle * (ANGLES / np.pi)).astype(int) % ANGLES
-    rows = np.arange(grey.shape[0])[:, None] * CELLS // grey.shape[0]
-    columns = np.arange(grey.shape[1])[None, :] * CELLS // grey.shape[1]
-    place = ((rows * CELLS + columns) * ANGLES + sector).ravel()
-    histogram = np.bincount(place, strength.ravel(), CELLS * CELLS * ANGLES) + 1e-3
+    rows = np.arange(grey.shape[0])[:, None] * cells // grey.shape[0]
+    columns = np.arange(grey.shape[1])[None, :] * cells // grey.shape[1]
+    place = ((rows * cells + columns) * ANGLES + sector).ravel()
+    histogram = np.bincount(place, strength.ravel(), cells * cells * ANGLES) + 1e-3
     return histogram / histogram.sum()
 
 

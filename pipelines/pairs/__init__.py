@@ -2,6 +2,9 @@
 
 PIPELINES = {
     "video-pairs": "pipelines.pairs.video_pairs",
+    "image-pairs": "pipelines.pairs.image_pairs",
+    "interleaved": "pipelines.pairs.interleaved",
+    "transforms": "pipelines.pairs.transforms",
     "diverse-edits": "pipelines.pairs.diverse_edits",
     "motion-aware-editing": "pipelines.pairs.motion_aware",
     "person-r2v": "pipelines.pairs.person_r2v",

@@ -15,17 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datagen.build_samples import BuildSamples
 from datagen.video_pairs import PairClips
 from filters.rules import Rule
 from manifests.errors import ConfigError
-from manifests.manifest import Manifest, live
+from manifests.manifest import Manifest
 from manifests.schema import SAMPLES
 
 from ..decide import HUMAN_EQUAL, Decided, PairPolicy, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage, whole_videos
 from ..run import require_accepted
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
@@ -128,18 +127,3 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                                        settings=[rules, policy], rules=rules, policy=policy, made_by=compared))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(RECIPE), pairs.batches()),
                                   parents=[pairs], settings=RECIPE)
-
-
-def whole_videos(clips: Manifest) -> Iterator[pa.Table]:
-    """Accepted clips in batches that never part the clips of one video (rows lie video by video)."""
-    held: pa.Table | None = None
-    for batch in clips.batches():
-        batch = pa.concat_tables([held, live(batch)]) if held is not None else live(batch)
-        if not batch.num_rows:
-            continue
-        last = batch["video_id"][-1].as_py()
-        same = pc.equal(batch["video_id"], last)
-        held = batch.filter(same)
-        yield batch.filter(pc.invert(same))
-    if held is not None:
-        yield held

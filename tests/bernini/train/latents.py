@@ -19,12 +19,16 @@ MEDIA = {"t2i": ("image_gen",), "v2v": ("video", "video_gen"), "vr2v": ("video",
 
 
 def write_latents(folder: Path, tasks: dict[tuple[str, str], int], *, name: str = "a", seed: int = 0,
-                  frames: tuple[int, int] = (1, 6), encoders: dict | None = None, stage: str = "III") -> Manifest:
-    """`tasks` maps `(source_name, task)` to a number of samples; videos get `frames` latent frames, by chance."""
+                  frames: tuple[int, int] = (1, 6), encoders: dict | None = None, stage: str = "III",
+                  widths: tuple[int, int] = (8, 8)) -> Manifest:
+    """`tasks` maps `(source_name, task)` to a number of samples; videos get `frames` latent frames, by chance.
+
+    `widths` of ViT features and text embeddings.
+    """
     rng, rows, root = np.random.default_rng(seed), [], str(folder / "features")
     for (source, task), num in tasks.items():
         for i in range(num):
-            rows.append(_row(root, rng, name, source, task, i, frames))
+            rows.append(_row(root, rng, name, source, task, i, frames, widths))
     path = str(folder / "latents" / f"encode-{name}")
     with ManifestWriter(path, LATENTS, LATENTS.schema) as writer:
         writer.append(pa.Table.from_pylist(rows, LATENTS.schema))
@@ -37,7 +41,7 @@ def bits(rng, *shape: int) -> np.ndarray:
     return (rng.standard_normal(shape).astype("<f4").view("<u4") >> 16).astype("<u2")
 
 
-def _row(root, rng, name, source, task, i, frames) -> dict:
+def _row(root, rng, name, source, task, i, frames, widths) -> dict:
     visuals, tensors, messages = [], [], []
     for n, kind in enumerate(MEDIA[task]):
         video = kind.startswith("video")
@@ -45,11 +49,11 @@ def _row(root, rng, name, source, task, i, frames) -> dict:
         visuals.append({"kind": "video" if video else "image", "is_target": kind.endswith("_gen"),
                         "num_latent_tokens": t * 2 * 2, "num_vit_tokens": 4 * t, "grid": [t, 4, 4]})
         tensors += [Feature(name="latent", visual=n, data=bits(rng, 16, t, 4, 4)),
-                    Feature(name="vit", visual=n, data=bits(rng, 4 * t, 8))]
+                    Feature(name="vit", visual=n, data=bits(rng, 4 * t, widths[0]))]
         messages.append({"type": kind, "has_loss": int(kind.endswith("_gen"))})
     text = f"prompt {i % 3}"
     messages.insert(len(messages) - 1, {"type": "text", "text": text, "has_loss": 0})
-    texts = [write_text(root, digest(t, length=32), Feature(name=n, visual=None, data=bits(np.random.default_rng(7), k, 8)))
+    texts = [write_text(root, digest(t, length=32), Feature(name=n, visual=None, data=bits(np.random.default_rng(7), k, widths[1])))
              for n, t, k in (("text", text, 5), ("empty_text", "", 2))]
     (entries,) = write_features(root, [tensors])
     return {"sample_id": make_id("sample", name, source, task, i), "task": task, "source_name": source,

@@ -1,0 +1,141 @@
+"""`bernini train`: manifests in, checkpoints and a model out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bernini.errors import BerniniError, CheckpointError
+from bernini.train.stages import TrainConfig, preset, trained_table
+from manifests.errors import ConfigError
+
+DESCRIPTION = """Train planner and renderer on manifests of latents (bernini encode) or raw samples.
+
+Stages (paper, section 4.1): I planner; IIa, IIb renderer; IIIa, IIIb both together. Each sets the
+defaults below; any flag changes them. A second start with the same --output resumes, bit for bit.
+
+  bernini train --stage IIb --model MODEL --data OUT/latents/encode-1a2b --dry-run
+  bernini train --stage IIb --experts low --model MODEL --data OUT/latents/encode-1a2b --output run
+  bernini train --stage IIb --lora-rank 32 ...            adapters instead of all weights
+  torchrun --nproc-per-node 8 -m pipelines train ...      eight processes, weights sharded
+  torchrun --nproc-per-node 8 -m pipelines train --sequence-parallel 8 ...   one long pack for all
+  bernini train --ray 8 ...                               the same as a Ray Train job
+  bernini train --output run --model MODEL --export diffusers --export-only
+  bernini generate --model run/export-diffusers ...       uses the result
+"""
+
+
+def parse(argv: Sequence[str]) -> TrainConfig:
+    """Settings from flags; `--stage` decides the defaults of all others."""
+    import tyro
+
+    stage = "IIb"
+    for at, word in enumerate(argv):
+        if word == "--stage" and at + 1 < len(argv):
+            stage = argv[at + 1]
+        elif word.startswith("--stage="):
+            stage = word.partition("=")[2]
+    return tyro.cli(TrainConfig, args=list(argv), prog="bernini train", description=DESCRIPTION, default=preset(stage))
+
+
+def main(argv: Sequence[str] | None = None, launch: Callable[[TrainConfig], None] | None = None) -> int:
+    """0 when the run ended, 2 for a mistake of the user. `launch` starts a run on other machines (`--ray`)."""
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv).checked()
+        if config.ray and launch is None:
+            raise ConfigError("--ray is known to the command `bernini train` only")
+        if config.export_only:
+            export_newest(config)
+        elif config.ray and not config.dry_run:
+            launch(config)
+        else:
+            run(config)
+    except BerniniError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes from the newest checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(config: TrainConfig) -> None:
+    """One process of a run: all that torchrun or Ray started call this."""
+    import torch.distributed as dist
+
+    from bernini.train.parallel import join
+    from bernini.train.start import build, plan
+
+    world = join(config.sequence_parallel)
+
+    def say(text: str) -> None:
+        # A skipped sample is known to the process that met it; all else the first one says.
+        if world.is_first or text.startswith("skipped "):
+            print(text, flush=True)
+
+    what = plan(config, world)
+    say(str(what.estimate))
+    if config.dry_run:
+        if world.is_first:
+            dry_run(what, world)
+        return
+    trainer = build(what, world, say=say)
+    say(trained_table({n: getattr(trainer.model, n) for n in ("planner", "high", "low")}))
+    trainer.run()
+    if config.export and world.is_first:
+        export_newest(config)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def dry_run(what, world) -> None:
+    """Prints stage, modules, mixture in tokens; trains nothing."""
+    from bernini.train.start import modules, open_loader
+
+    config = what.config
+    loader = open_loader(what, world)
+    weights = config.weights
+    print(f"\nstage {config.stage}: {config.steps:,} steps of {config.accumulate * world.data_size} pack(s) of at most "
+          f"{config.tokens:,} tokens, lr {config.lr:g}, average {config.ema_decay:g}\nlosses: "
+          f"text {weights.text:g}, visual {weights.visual:g}, dit {weights.dit:g}")  # fmt: skip
+    for name, low, high in what.experts:
+        print(f"expert {name}: noise levels {low:g} to {high:g}")
+    print("\n" + trained_table(modules(what)) + "\n")
+    for progress in (0.0, 1.0) if config.mixture == "IIa" else (0.0,):
+        print(mixture_table(loader, progress, config))
+
+
+def mixture_table(loader, progress: float, config: TrainConfig) -> str:
+    """Data sets with their samples, share of draws, of tokens and of work, and tokens in the whole run."""
+    rows = loader.mixture_table(progress)
+    total = float(config.steps) * config.accumulate * config.tokens * loader.config.fill
+    lines = [f"mixture {loader.config.mix.name} at {progress:.0%} of the run",
+             f"{'data set':<28} {'task':<14} {'samples':>10} {'draws':>7} {'tokens':>7} {'work':>7} "
+             f"{'tokens/sample':>13} {'tokens a rank':>14}"]  # fmt: skip
+    for r in rows:
+        lines.append(f"{r['source_name']:<28} {r['task']:<14} {r['samples']:>10,} {r['weight']:>7.1%} "
+                     f"{r['token_share']:>7.1%} {r['flop_share']:>7.1%} {r['mean_tokens']:>13,.0f} "
+                     f"{total * r['token_share']:>14.3g}")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def export_newest(config: TrainConfig) -> Path:
+    """Writes the newest checkpoint's averaged weights as a model folder."""
+    from bernini.layouts import open_model
+    from bernini.train.checkpoint import Checkpoints
+    from bernini.train.export import export
+    from bernini.train.parallel import World
+
+    if not config.export:
+        raise ConfigError("--export-only needs --export diffusers, experts or full")
+    if not config.model:
+        raise ConfigError("--model is missing: the folder that the training started from")
+    saved = Checkpoints(Path(config.output), config.keep, World()).newest()
+    if saved is None:
+        raise CheckpointError(f"{config.output} holds no checkpoint; train first, or name the --output of a run")
+    folder = Path(config.output) / f"export-{config.export}"
+    export(saved, open_model(config.model, config.base), folder, config.export)
+    print(f"step {saved.step} exported to {folder}; try: bernini generate --model {folder} ...")
+    return folder

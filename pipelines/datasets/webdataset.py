@@ -1,0 +1,104 @@
+"""Shards of the WebDataset form: tar files whose members are grouped by the name before the first dot.
+
+`0001.source.jpg`, `0001.target.jpg`, `0001.txt` (or `0001.json` with a prompt) make one pair; the roles are
+those of the folder form. A single image or video without a role is a target (text to image or video).
+Members stream through once; media are kept below the output folder under the hash of their
+content, never under a name that the archive gives. Layout: github.com/webdataset/webdataset.
+Members of one sample must follow each other, as that form demands.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+
+from manifests import storage
+from manifests.errors import InputError
+from manifests.media_store import MediaStore
+
+from .entries import IMAGES, VIDEOS, Condition, Entry
+from .folder import _ROLE_OF
+
+NAME, LICENCE = "webdataset", None
+WHY = "tar shards in the WebDataset form"
+
+MAX_MEMBER_BYTES = 2 << 30
+MAX_TEXT_BYTES = 4 << 20
+PROMPTS = ("prompt", "instruction", "caption", "text")
+
+
+def entries(root: str, store: MediaStore) -> Iterator[Entry]:
+    shards = [root] if root.endswith(".tar") else [storage.join(root, name) for name, _ in storage.list_files(root)
+                                                   if name.endswith((".tar", ".tar.gz", ".tgz"))]
+    if not shards:
+        raise InputError(f"{root} holds no .tar file, so there are no shards to read")
+    for shard in shards:
+        found = 0
+        for key, members in _samples(shard, store):
+            if entry := _entry(key, members, shard):
+                found += 1
+                yield entry
+        if not found:
+            raise InputError(f"no member of {shard} is a source or target: name them as in 0001.source.jpg, "
+                             "0001.target.jpg, 0001.txt")
+
+
+def _samples(shard: str, store: MediaStore) -> Iterator[tuple[str, dict[str, object]]]:
+    """`(key, {ending: path of the kept file, text, or object})` of runs of members with one key."""
+    filesystem, inner = storage.resolve(shard)
+    try:
+        with filesystem.open_input_stream(inner) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+            key, members = None, {}
+            for member in archive:
+                folder, _, file = member.name.rpartition("/")
+                name, _, ending = file.partition(".")
+                if not member.isreg() or not name or not ending:
+                    continue
+                here = f"{folder}/{name}" if folder else name
+                if key is not None and here != key:
+                    yield key, members
+                    members = {}
+                key = here
+                if (value := _value(archive, member, ending.lower(), store)) is not None:
+                    members[ending.lower()] = value
+            if members:
+                yield key, members
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"cannot read the shard {shard}: {error}") from None
+
+
+def _value(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, store: MediaStore):
+    suffix = f".{ending.rsplit('.', 1)[-1]}"
+    if suffix in (".txt", ".json"):
+        if member.size > MAX_TEXT_BYTES:
+            raise InputError(f"{member.name} has {member.size:,} bytes; a text has at most {MAX_TEXT_BYTES:,}")
+        text = archive.extractfile(member).read().decode("utf-8", "replace")
+        try:
+            return json.loads(text) if suffix == ".json" else text.strip()
+        except ValueError as error:
+            raise InputError(f"{member.name} is not JSON: {error}") from None
+    if suffix not in (*IMAGES, *VIDEOS):
+        return None
+    if member.size > MAX_MEMBER_BYTES:
+        raise InputError(f"{member.name} has {member.size:,} bytes; more than {MAX_MEMBER_BYTES:,} are not read")
+    return store.keep(archive.extractfile(member).read(), suffix[1:])
+
+
+def _entry(key: str, members: dict[str, object], shard: str) -> Entry | None:
+    roles: dict[str, list[str]] = {}
+    facts = next((v for v in members.values() if isinstance(v, dict)), {})
+    text = next((v for e, v in members.items() if e.endswith("txt")), None) or next(
+        (str(facts[p]) for p in PROMPTS if facts.get(p)), None)
+    for ending, value in sorted(members.items()):
+        if isinstance(value, str) and not ending.endswith("txt"):
+            role = ending.rpartition(".")[0].rstrip("0123456789_-")
+            roles.setdefault(_ROLE_OF.get(role, "target" if not role else role), []).append(value)
+    if not {"source", "target"} & set(roles):
+        return None
+    first = {role: paths[0] for role, paths in roles.items()}
+    conditions = [Condition(role, p) for role in ("first_frame", "reference") for p in roles.get(role, ())]
+    return Entry(source=first.get("source"), target=first.get("target"), mask=first.get("mask"), text=text,
+                 conditions=tuple(conditions), task=str(facts.get("task") or ""), edit=str(facts.get("edit") or ""),
+                 licence=facts.get("licence") or facts.get("license"), source_url=facts.get("url"),
+                 extra={"shard": shard.rsplit("/", 1)[-1], "key": key})

@@ -1,0 +1,242 @@
+"""`bernini mix`: the mixture of a training stage, as weights of its samples.
+
+Tables 1 and 2 of the paper (manifests/mixtures.py) say how often each data set is drawn; here they
+meet what is really there. Written is a SAMPLES table of all rows given, whose `weight` adds up,
+over each data set, to the share of draws that the data set has (all weights together: 1); inside
+a data set the weights that rows had stay in proportion. A share counts draws of samples, not
+tokens. Printed is what each data set contributes in samples, seconds of target video and tokens,
+and which sets would be repeated more than `--max-repeat` times.
+
+Pair data (V.P., I.P.) decay linearly to nothing over stage IIa: the weights written are those at
+the stage's start (`--progress`). The released trainer reads a changing schedule and cannot run it, so
+`--snapshots N` writes N constant ones (mix_snapshots.py) and `--simulate` prints what they draw.
+
+Memory: rows pass in batches; what is held is a few numbers for each data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tyro
+
+from filters.licence import LICENCE_ID, RIGHTS, ClassifyLicence, rights_rule
+from filters.rules import ApplyRules
+from manifests.columns import column, set_column
+from manifests.errors import ConfigError, RunStopped
+from manifests.manifest import Manifest, count_drops, live
+from manifests.mixtures import TABLE_2, Mixture, group_of, mixture
+from manifests.sample_size import sample_tokens, target_seconds
+from manifests.tasks import TASKS, VIDEO
+
+from .mix_snapshots import Run, show_draws, write_snapshots
+from .place import Place
+from .run import finish
+from .sources import Sources
+
+Key = tuple[str, str]  # (source_name, task)
+NUM_TOKENS = column("num_tokens", pa.int64(), "tokens of all streams at 480p, and of the text", "tokens")
+NEEDED = ("source_name", "task", "drop_reason", "licence", "weight", "images", "videos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of `bernini mix`."""
+
+    manifests: tyro.conf.Positional[tuple[str, ...]]
+    """Samples manifests."""
+    output: str
+    """Folder below which the mixed samples manifest is written."""
+    stage: str
+    """I, IIa, IIb, IIIa or IIIb (Table 2), or even (every sample equally often)."""
+    weight: tuple[str, ...] = ()
+    """NAME=W: weight of a data set inside its group, in the units of Table 1; 0 leaves it out."""
+    rights: str = "any"
+    """any, known (leaves out unknown licences), research (also no-derivatives), commercial (also non-commercial)."""
+    progress: float = 0.0
+    """Finished share of the stage, 0 to 1, at which the weights are taken."""
+    steps: int = 0
+    """Optimiser steps of the stage; with samples or tokens a step they tell how often a set is repeated."""
+    samples_per_step: float = 0.0
+    """Samples of all GPUs in one step."""
+    tokens_per_step: float = 0.0
+    """Tokens of all GPUs in one step, e.g. 8 * 150000; used where samples_per_step is not given."""
+    max_repeat: float = 4.0
+    """Warn of data sets drawn more often than this; up to 4 rounds hardly hurt (Muennighoff 2023)."""
+    snapshots: int = 1
+    """Constant stages that stand for the changing one."""
+    trainer_data: str = ""
+    """Folder with data.yaml, as `bernini export --form trainer` writes it: snapshots go to its subfolders."""
+    simulate: bool = False
+    """Draw at random what each snapshot would, and print it."""
+    seed: int = 0
+    """Of the simulation."""
+
+    def __post_init__(self):
+        if self.snapshots < 1:
+            raise ConfigError(f"snapshots is {self.snapshots}; it must be at least 1")
+        if self.steps and not (self.samples_per_step or self.tokens_per_step):
+            raise ConfigError("--steps needs --samples-per-step or --tokens-per-step")
+
+    def mixture(self) -> Mixture:
+        base, overrides = mixture(self.stage), {}
+        for text in self.weight:
+            name, _, value = text.rpartition("=")
+            try:
+                overrides[name] = float(value)
+            except ValueError:
+                name = ""
+            if not name:
+                raise ConfigError(f"--weight {text}: write NAME=W, e.g. --weight pico-banana-400k=2")
+        return Mixture(name=base.name, groups=base.groups, decayed=base.decayed, overrides=overrides)
+
+
+@dataclass
+class Amount:
+    """What there is of one data set."""
+
+    samples: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    weight: float = 0.0
+    licences: set[str] = field(default_factory=set)
+
+
+def main(argv: list[str]) -> int:
+    """Weights of a stage's mixture for the samples given, and what it will draw."""
+    mix(tyro.cli(Config, args=argv, prog="bernini mix", description=__doc__))
+    return 0
+
+
+def mix(config: Config) -> Manifest:
+    blend, sources = config.mixture(), Sources(config.manifests, "samples")
+    for name in NEEDED:
+        sources.require(name)
+    ruled = Ruled(sources, config.rights)
+    amounts = count(ruled)
+    counts = {key: amount.samples for key, amount in amounts.items()}
+    if not counts:
+        raise RunStopped(f"no sample is left for the mixture. Dropped: "
+                         f"{'; '.join(f'{r} ({n})' for r, n in ruled.drops.items()) or 'nothing was there'}")
+    shares = blend.weights(counts, config.progress)
+    run = Run.plan(config, amounts, lambda progress: blend.weights(counts, progress))
+    show(config, blend, amounts, shares, run, ruled.drops)
+    manifest = write(config, blend, sources, ruled, amounts, shares)
+    if config.simulate:
+        show_draws(run, amounts, config.seed)
+    if config.trainer_data:
+        write_snapshots(run, config.trainer_data)
+    print(f"manifest  {manifest.path}")
+    return manifest
+
+
+class Ruled:
+    """Batches of the sources with their licences classified and the rights rule applied."""
+
+    def __init__(self, sources: Sources, policy: str):
+        self._sources, self._classify = sources, ClassifyLicence()
+        self.rules = (rights_rule(policy),)
+        self._apply = ApplyRules(self.rules)
+        self.drops: dict[str, int] = {}
+
+    def batches(self, columns=None) -> Iterator[pa.Table]:
+        self.drops = {}
+        for batch in self._sources.batches(columns):
+            batch = self._apply(self._classify(batch))
+            for reason, num in count_drops(batch["drop_reason"]).items():
+                self.drops[reason] = self.drops.get(reason, 0) + num
+            yield batch
+
+
+def count(ruled: Ruled) -> dict[Key, Amount]:
+    """What each data set has to give: one pass over seven columns."""
+    amounts: dict[Key, Amount] = {}
+    for batch in map(live, ruled.batches(NEEDED)):
+        if not batch.num_rows:
+            continue
+        keys, index = _keys(batch)
+        is_video = np.array([TASKS[t].output == VIDEO for _, t in keys])[index]
+        tokens = sample_tokens(batch["images"], batch["videos"])
+        seconds = target_seconds(batch["videos"], is_video)
+        weights = _weights(batch)
+        for n, key in enumerate(keys):
+            mine, amount = index == n, amounts.setdefault(key, Amount())
+            amount.samples += int(mine.sum())
+            amount.tokens += int(tokens[mine].sum())
+            amount.seconds += float(seconds[mine].sum())
+            amount.weight += float(weights[mine].sum())
+            named = pc.fill_null(pc.unique(batch[LICENCE_ID.name].filter(pa.array(mine))), "unknown")
+            amount.licences.update(named.to_pylist())
+    return amounts
+
+
+def _keys(batch: pa.Table) -> tuple[list[Key], np.ndarray]:
+    """The data sets of a batch, and for each row the number of its own."""
+    both = pc.binary_join_element_wise(batch["source_name"], batch["task"], "\x00").combine_chunks()
+    coded = both.dictionary_encode()
+    keys = [tuple(text.split("\x00")) for text in coded.dictionary.to_pylist()]
+    for _, task in keys:
+        if task not in TASKS:
+            raise ConfigError(f"a sample has the task {task!r}; known: {', '.join(TASKS)}")
+    return keys, coded.indices.to_numpy()
+
+
+def _weights(batch: pa.Table) -> np.ndarray:
+    return np.nan_to_num(pc.fill_null(batch["weight"], 1.0).to_numpy(), nan=1.0)
+
+
+def write(config: Config, blend: Mixture, sources: Sources, ruled: Ruled, amounts: dict[Key, Amount],
+          shares: dict[Key, float]) -> Manifest:
+    new = (LICENCE_ID, RIGHTS, NUM_TOKENS)
+    schema = pa.schema([*(f for f in sources.schema if f.name not in {n.name for n in new}), *new])
+    settings = [config.stage, sorted(config.weight), config.rights, config.progress]
+    made_by = {n.name: {"op": "filters.licence:ClassifyLicence"} for n in new[:2]} | {
+        "num_tokens": {"op": "manifests.sample_size:sample_tokens"}, "weight": {"op": "pipelines.mix:mix"}}
+    target = Place(config.output, "mix", config).target("samples", (), parents=sources.manifests, settings=settings,
+                                                        rules=ruled.rules, policy=blend,
+                                                        made_by=sources.owners | made_by)
+    return finish(target, schema, _weighted(ruled, amounts, shares))
+
+
+def _weighted(ruled: Ruled, amounts: dict[Key, Amount], shares: dict[Key, float]) -> Iterator[pa.Table]:
+    for batch in ruled.batches():
+        keys, index = _keys(batch)
+        per_weight = np.array([shares.get(k, 0.0) / amounts[k].weight if k in amounts and amounts[k].weight else 0.0
+                               for k in keys])
+        alive = batch["drop_reason"].is_null().to_numpy()
+        values = np.where(alive, _weights(batch) * (per_weight[index] if len(keys) else 0.0), 0.0)
+        batch = set_column(batch, batch.schema.field("weight"), pa.array(values))
+        yield set_column(batch, NUM_TOKENS, pa.array(sample_tokens(batch["images"], batch["videos"])))
+
+
+def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dict[Key, float], run: Run,
+         drops: dict[str, int]) -> None:
+    drawn = sum(shares[k] * a.tokens / a.samples for k, a in amounts.items() if shares.get(k))
+    print(f"stage {blend.name} at progress {config.progress:g}; a drawn sample has {drawn:,.0f} tokens on average")
+    head = f"{'group':<6}{'data set':<30}{'task':<13}{'samples':>10}{'seconds':>11}{'M tokens':>10}"
+    print(f"{head}{'draws %':>9}{'tokens %':>9}{'repeat':>8}  licences")
+    repeats = run.repeats()
+    for key in sorted(amounts, key=lambda k: (list(TABLE_2["I"]).index(g) if (g := group_of(*k)) in TABLE_2["I"]
+                                              else 99, -shares.get(k, 0.0), k)):
+        amount, share = amounts[key], shares.get(key, 0.0)
+        tokens = share * amount.tokens / amount.samples / drawn
+        repeat = f"{repeats[key]:>8.2f}" if run.num_samples else f"{'-':>8}"
+        print(f"{group_of(*key):<6}{key[0][:29]:<30}{key[1]:<13}{amount.samples:>10,}{amount.seconds:>11,.0f}"
+              f"{amount.tokens / 1e6:>10,.1f}{share:>9.2%}{tokens:>9.2%}{repeat}  "
+              f"{', '.join(sorted(amount.licences))[:40]}")
+    for reason, num in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
+        print(f"left out: {num:,} {reason}")
+    there = {group_of(*key) for key in amounts}
+    if missing := [f"{g} {w:g}" for g, w in blend.groups.items() if g not in there]:
+        print(f"warning: nothing is there of {', '.join(missing)}; the rest takes their shares")
+    for key in sorted(amounts):
+        if not shares.get(key):
+            print(f"note: {key[0]} ({key[1]}) has no weight in this stage and will not be drawn")
+        if run.num_samples and repeats[key] > config.max_repeat:
+            steps = config.steps * config.max_repeat / repeats[key]
+            print(f"warning: each sample of {key[0]} ({key[1]}) would be drawn {repeats[key]:.1f} times, more than "
+                  f"{config.max_repeat:g}: give more samples, a lower --weight, or at most {steps:,.0f} steps")

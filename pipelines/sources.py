@@ -1,0 +1,48 @@
+"""Several manifests of one kind, read as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.errors import ConfigError, ManifestError
+from manifests.manifest import Manifest
+
+
+class Sources:
+    """Manifests of one stop; `schema` has the columns that all of them hold in one type, the rest is named."""
+
+    def __init__(self, paths: Sequence[str], stop: str = ""):
+        if not paths:
+            raise ConfigError("name at least one manifest")
+        self.manifests = [Manifest.open(path) for path in paths]
+        wrong = [m for m in self.manifests if m.stop.name != (stop or self.manifests[0].stop.name)]
+        if wrong:
+            raise ManifestError(f"{wrong[0].path} is a {wrong[0].stop.name} table, not "
+                                f"{stop or self.manifests[0].stop.name}: rows of one kind go together")
+        self.stop = self.manifests[0].stop
+        schemas = [m.schema for m in self.manifests]
+        self.schema = pa.schema([f for f in schemas[0] if all(
+            f.name in s.names and s.field(f.name).type == f.type for s in schemas)])
+        left_out = sorted({name for s in schemas for name in s.names} - set(self.schema.names))
+        if left_out:
+            print(f"note: columns that not all manifests have are left out: {', '.join(left_out)}")
+
+    def require(self, name: str, hint: str = "") -> None:
+        for m in self.manifests:
+            if name not in m.schema.names:
+                raise ManifestError(f"{m.path} has no column {name}{hint}")
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        for m in self.manifests:
+            yield from m.batches(list(columns or self.schema.names))
+
+    def check_keys(self, keys: pa.Array) -> None:
+        if repeated := len(keys) - pc.count_distinct(keys).as_py():
+            raise ManifestError(f"the manifests share {repeated} rows (equal {self.stop.key}): name each one once")
+
+    @property
+    def owners(self) -> dict[str, dict]:
+        return {k: v for m in self.manifests for k, v in (m.header.get("owners") or {}).items()}

@@ -1,0 +1,188 @@
+"""The losses: a pack is the sum of its samples; the renderer never sees what is masked."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bernini.tiny import _planner_tokenizer, tiny_planner, tiny_renderer
+from bernini.train.losses import LossWeights, TrainModel
+from bernini.train.passes import PassOptions
+from bernini.train.prepare import Needs, prepare
+from tests.bernini.train.conftest import TEXT, VIT, draws, example, pack, singles
+
+TASKS = ("t2i", "vr2v", "v2v", "i2i", "t2v")
+BOTH = (("high", 0.5, 1.0), ("low", 0.0, 0.5))
+
+
+def model_of(stage: str, options=None, weights=None) -> TrainModel:
+    torch.manual_seed(0)
+    planner = tiny_planner().double() if stage != "renderer" else None
+    experts = [tiny_renderer().double() for _ in range(2)] if stage != "planner" else [None, None]
+    weights = weights or LossWeights(dit=0.0 if stage == "planner" else 1.0)
+    return TrainModel(planner, *experts, weights, options)
+
+
+def batch_of(of, stage: str, noises: int = 2):
+    needs = Needs(planner=stage != "renderer", renderer=stage != "planner", experts=BOTH, text_width=TEXT,
+                  vit_width=VIT)
+    tokenizer = _planner_tokenizer()
+    special = tiny_planner().special if stage != "renderer" else None
+    made = prepare(of, needs, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], special, noises)
+    return made.to("cpu", torch.float64)
+
+
+def gradients(model, batches) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    for batch in batches:
+        model.total(model(batch)).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("stage", ["renderer", "planner", "joint"])
+def test_gradient_of_a_pack_is_the_sum_of_its_samples(stage):
+    tasks = TASKS if stage == "renderer" else (*TASKS, "understanding", "cot")
+    whole, model = pack(tasks), model_of(stage)
+    together = gradients(model, [batch_of(whole, stage)])
+    apart = gradients(model, [batch_of(single, stage) for single in singles(whole)])
+    assert together.keys() == apart.keys() and len(together) > 50
+    largest = max(float(g.abs().max()) for g in together.values())
+    error = max(float((together[n] - apart[n]).abs().max()) for n in together)
+    assert largest > 1e-3
+    assert error <= 1e-10 * max(1.0, largest)
+
+
+@pytest.mark.parametrize("activations", ["recompute", "offload"])
+def test_recomputing_and_offloading_change_no_gradient(activations):
+    batch = batch_of(pack(("vr2v", "cot")), "joint")
+    kept = gradients(model_of("joint"), [batch])
+    other = gradients(model_of("joint", PassOptions(activations)), [batch])
+    assert all(torch.equal(kept[n], other[n]) for n in kept)
+
+
+@torch.no_grad()
+def dit_loss(model, batch) -> float:
+    return float(model(batch)["dit"].sum())
+
+
+def test_the_renderer_sees_unmasked_target_tokens_and_no_masked_ones():
+    model = model_of("joint")
+    whole = replace(pack(("v2v",)), draws=[draws(0, mask_ratio=0.5)])
+    batch = batch_of(whole, "joint")
+    document = batch.documents[0]
+    before = dit_loss(model, batch)
+    assert len(document.target.masked) == len(document.target.visible) == 4
+    assert len(document.shown) == len(document.chat.ids) - 4
+    document.target.clean[document.target.masked] += 1.0  # what is masked reaches neither planner nor renderer
+    assert dit_loss(model, batch) == before
+    document.target.clean[document.target.visible] += 1.0
+    assert dit_loss(model, batch) != before
+
+
+def test_masked_states_do_not_condition_the_renderer():
+    model = model_of("joint")
+    batch = batch_of(replace(pack(("v2v",)), draws=[draws(0, mask_ratio=1.0)]), "joint")
+    model.zero_grad()
+    model(batch)["dit"].sum().backward()
+    assert batch.documents[0].target.visible.numel() == 0
+    # Text and sources do not see the target, so with all of it masked the mask token has no say.
+    assert model.planner.mask_tokens.grad is None or not model.planner.mask_tokens.grad.any()
+
+
+def test_one_document_gives_the_hidden_states_of_generation():
+    from bernini.train.passes import planner_states
+
+    model = model_of("planner")
+    document = batch_of(replace(pack(("vr2v",)), draws=[draws(0, mask_ratio=1.0)]), "planner").documents[0]
+    embedded = model.planner.embed(document.chat, document.features)
+    packed = planner_states(model.planner, [document.chat] * 2, [embedded] * 2, PassOptions())
+    alone = model.planner.hidden_states(document.chat, embedded)
+    torch.testing.assert_close(packed.of(1, torch.arange(len(embedded))), alone[-2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(packed.final()[: len(embedded)], alone[-1], rtol=1e-6, atol=1e-6)
+
+
+def test_text_loss_is_the_cross_entropy_of_the_answer():
+    model = model_of("planner")
+    batch = batch_of(pack(("understanding",)), "planner")
+    document = batch.documents[0]
+    words = _planner_tokenizer().decode(document.labels)
+    assert words == "because of 0<|im_end|>"
+    states = model.planner.hidden_states(document.chat, model.planner.embed(document.chat, document.features))
+    logits = model.planner.mllm.lm_head(states[-1])[document.learned - 1]
+    expected = torch.nn.functional.cross_entropy(logits, document.labels)
+    assert float(model(batch)["text"].detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_reasoning_text_is_learned_and_then_is_the_prompt():
+    documents = batch_of(pack(("cot",)), "joint").documents
+    said = [_planner_tokenizer().decode(d.chat.ids[d.chat.token_type == 0]) for d in documents]
+    assert len(documents) == 2
+    assert "Request: make it 0<|im_end|>" in said[0] and said[0].endswith("because of 0<|im_end|>")
+    assert "because of 0" in said[1] and "make it" not in said[1]
+
+
+def test_dropped_conditions_are_gone_and_ids_start_at_one_again():
+    whole = pack(("vr2v",), drop_videos=True, drop_text=True)
+    batch = batch_of(whole, "joint")
+    assert [tuple(s.shape[2:]) for s in batch.items[0].sources] == [(1, 4, 4), (1, 4, 4)]
+    assert batch.items[0].ids == [1.0, 2.0]
+    assert torch.equal(batch.items[0].text.float(), whole.examples[0].empty_embedding)
+    assert len(batch.documents[0].features) == 2
+    assert "make it" not in _planner_tokenizer().decode(batch.documents[0].chat.ids)
+
+
+def bad_visual(which: str, value):
+    good = example(1)
+    return replace(good, visuals=(replace(good.visuals[0], **{which: value}), good.visuals[1]))
+
+
+@pytest.mark.parametrize("change, why", [
+    (lambda: bad_visual("latent", torch.full((1, 16, 2, 4, 4), float("nan"))), "NaN or infinity in the latent of visual 0"),
+    (lambda: bad_visual("latent", None), "visual 0 has no latent"),
+    (lambda: bad_visual("latent", torch.zeros(1, 4, 2, 4, 4)), "another autoencoder"),
+    (lambda: bad_visual("vit", torch.zeros(8, 3)), "another vision tower"),
+    (lambda: example(1, text_embedding=torch.zeros(2, 5)), "text embedding is 5 wide"),
+])
+def test_a_bad_sample_is_skipped_and_named(change, why):
+    whole = pack(("v2v", "v2v"))
+    spoiled = replace(whole, examples=[whole.examples[0], change()])
+    batch = batch_of(spoiled, "joint")
+    assert batch.names == ["s0"]
+    assert len(batch.skipped) == 1 and batch.skipped[0].startswith("s1: ") and why in batch.skipped[0]
+    clean = batch_of(singles(whole)[0], "joint")
+    model = model_of("joint")
+    assert all(torch.equal(a, b) for a, b in zip(model(batch).values(), model(clean).values(), strict=True))
+
+
+def test_a_level_outside_the_trained_expert_is_named():
+    needs = Needs(planner=False, renderer=True, experts=(("high", 0.875, 1.0),), text_width=TEXT)
+    batch = prepare(pack(("v2v",), sigma=0.5), needs, None, None, 1)
+    assert "noise level 0.500 is in the range of no trained expert (high 0.875 to 1)" in batch.skipped[0]
+
+
+def test_recorded_training_step_of_the_release(golden):
+    """Loss and gradients of the recorded step through the training pass (limits of spec 13)."""
+    from bernini.parity.records import Record, relative_error
+    from bernini.parity.renderer import _unpack_noise, build
+    from bernini.train.losses import _velocity_error
+    from bernini.train.passes import RenderInput, velocities
+    from bernini.train.prepare import RenderItem
+
+    record = Record.read(golden / "train_step.json")
+    tensors, model = record.tensors, build(record, record.meta["config"], record.weights("w."))
+    items, inputs = [], []
+    for sample in record.meta["samples"]:
+        n, latents = sample["sample"], [tensors[f"in.{sample['sample']}.latent{i}"][None] for i in range(3)]
+        noise = _unpack_noise(tensors[f"in.{n}.noise"], tuple(latents[-1].shape[2:]))
+        sigma, time = torch.tensor(sample["sigma"]), torch.tensor(sample["timestep"])
+        noisy = latents[-1] + sigma * (noise - latents[-1])
+        ids = [float(i) for i in sample["source_ids"][:-1]]
+        items.append(RenderItem(n, "high", latents[:-1], ids, latents[-1], noise, sigma, time, noise))
+        inputs.append(RenderInput([*latents[:-1], noisy], ids, tensors[f"in.{n}.text"][0], time))
+    found = velocities(model, inputs, PassOptions())
+    losses = torch.stack([_velocity_error(i, v) for i, v in zip(items, found, strict=True)])
+    losses.mean().backward()
+    assert relative_error(losses.detach(), tensors["out.loss_per_sample"]) < 1e-5
+    parameters = dict(model.named_parameters())
+    recorded = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
+    assert max(relative_error(parameters[k].grad, v) for k, v in recorded.items()) < 1e-4

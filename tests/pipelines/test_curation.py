@@ -1,0 +1,231 @@
+"""measure, dedupe and mix, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from manifests.manifest import Manifest, ManifestWriter, live
+from manifests.media import write_video
+from manifests.messages import video_item
+from manifests.schema import CLIPS, SAMPLES
+from manifests.spans import read_span
+from pipelines.measure import Config as MeasureConfig
+from pipelines.measure import measure
+
+
+def measured(path: str, out, *filters: str, **settings) -> pa.Table:
+    return measure(MeasureConfig(input=path, output=str(out), filters=filters, engine="local", quiet=True,
+                                 **settings)).table()
+
+
+@pytest.fixture(scope="module")
+def some_clips(film_run, tmp_path_factory) -> Manifest:
+    """Every fourth clip of the film's scan, dropped ones too."""
+    table, folder = film_run["clips"].table(), str(tmp_path_factory.mktemp("some") / "clips")
+    dropped = pc.is_valid(table["drop_reason"]).to_numpy()
+    rows = np.r_[np.flatnonzero(~dropped)[::5], np.flatnonzero(dropped)]
+    with ManifestWriter(folder, CLIPS, table.schema) as writer:
+        writer.append(table.take(pa.array(np.sort(rows))))
+        return writer.commit(**{k: film_run["clips"].header[k] for k in ("name", "owners")})
+
+
+def test_measures_of_a_second_look_equal_those_of_the_scan(some_clips, tmp_path):
+    clips = some_clips
+    again = measured(clips.path, tmp_path, "sharpness", "exposure", "motion", "colors")
+    first = clips.table()
+    rows = live(first)["clip_id"]
+    assert again["clip_id"].equals(first["clip_id"]) and again["drop_reason"].equals(first["drop_reason"])
+    for name in ("sharpness", "brightness", "contrast", "camera_pan", "saturation", "black_ratio", "frozen_ratio"):
+        old = first.filter(pc.is_in(first["clip_id"], rows))[name].to_numpy()
+        new = again.filter(pc.is_in(first["clip_id"], rows))[name].to_numpy()
+        # A seek lands on other frames at 4 per second, the damage of broken.mp4 is not looked for.
+        assert np.nanmedian(np.abs(old - new) / (np.abs(old) + 1e-2)) < 0.05, name
+    assert again.filter(pc.is_valid(again["drop_reason"]))["sharpness"].is_valid().to_pylist()  # as they were
+
+
+def first_rows(manifest: Manifest, num: int, tmp_path) -> str:
+    folder = str(tmp_path / manifest.stop.name)
+    with ManifestWriter(folder, manifest.stop, manifest.schema) as writer:
+        writer.append(manifest.table().slice(0, num))
+        return writer.commit(name="first").path
+
+
+def test_pairs_and_samples_are_measured_on_the_side_named(film_run, tmp_path):
+    pairs = measured(first_rows(film_run["pairs"], 8, tmp_path), tmp_path, "letterbox", side="source")
+    assert "source_border_top" in pairs.column_names and live(pairs)["source_border_top"].null_count == 0
+    assert set(pairs.filter(pc.is_valid(pairs["drop_reason"]))["source_border_top"].to_pylist()) == {None}
+    samples = measured(first_rows(film_run["samples"], 4, tmp_path), tmp_path, "exposure", "text_similarity")
+    assert samples["target_brightness"].null_count == 0
+    assert samples["target_text_similarity"].null_count == samples.num_rows
+    assert all("MeasureTextSimilarity: no model was given" in i[0] for i in samples["issues"].to_pylist())
+
+
+def test_measure_says_what_it_does_not_know_and_resumes(bernini, some_clips, film_run, tmp_path):
+    clips = some_clips.path
+    for words, message in ((("--filters", "magic"), "no filter 'magic'; known: damage"),
+                           (("--filters", "letterbox", "--text-column", "x"), "no column 'x' for --text-column")):
+        code, _, err = bernini("measure", clips, *words, "--output", tmp_path, "--engine", "local")
+        assert code == 2 and message in err
+    code, _, err = bernini("measure", film_run["videos"].path, "--filters", "letterbox", "--output", tmp_path)
+    assert code == 2 and "is a videos table" in err
+    call = ("measure", clips, "--filters", "letterbox", "--output", tmp_path, "--engine", "local", "--quiet")
+    code, out, _ = bernini(*call)
+    manifest = Manifest.open(out.split()[-1])
+    assert code == 0 and manifest.validate() == [] and "border_left" in manifest.header["owners"]
+    assert manifest.header["owners"]["sharpness"]["op"].startswith("filters.sharpness")  # kept from the scan
+    assert bernini(*call)[1].split()[-1] == manifest.path
+
+
+def test_copies_of_film_clips_are_found_and_other_clips_are_not(some_clips, tmp_path, bernini, capsys):
+    """Copies encoded again, halved, cropped and shifted in time, against all other clips of the film."""
+    pytest.importorskip("faiss")
+    rows = [r for r in live(some_clips.table()).to_pylist() if "broken" not in r["path"]][:5]
+    made = []
+    for row in rows:
+        frames = list(read_span(row["path"], row["start_s"], row["end_s"], short_px=240))
+        height, width = frames[0].shape[:2]
+        y, x = round(height * 0.03), round(width * 0.03)
+        kinds = {"encoded": frames, "halved": [cv2.resize(f, None, fx=0.5, fy=0.5) for f in frames],
+                 "cropped": [f[y : height - y, x : width - x] for f in frames], "shifted": frames[round(row["fps"] * 0.3) :]}
+        for kind, images in kinds.items():
+            path = str(tmp_path / f"{row['clip_id']}-{kind}.mp4")
+            write_video(path, images, fps=row["fps"], crf=32 if kind == "encoded" else 23)
+            made.append(row | {"clip_id": f"c-{len(made):016x}", "path": path, "start_s": 0.0, "end_s": 100.0,
+                               "width": images[0].shape[1], "height": images[0].shape[0], "extra": row["clip_id"],
+                               "video_embedding": None, "issues": []})
+    with ManifestWriter(str(tmp_path / "copies"), CLIPS, some_clips.schema) as writer:
+        writer.append(pa.Table.from_pylist(made, some_clips.schema))
+        writer.commit(name="copies", owners={})
+    parts = [measure(MeasureConfig(input=p, output=str(tmp_path / "m"), filters=("picture_hash", "video_similarity"),
+                                   engine="local", quiet=True)).path for p in (some_clips.path, str(tmp_path / "copies"))]
+    code, out, err = bernini("dedupe", *parts, "--by", "picture_hash", "video_embedding", "--write", tmp_path / "d")
+    assert code == 0, err
+    table = Manifest.open(str(tmp_path / "d")).table().to_pylist()
+    assert Manifest.open(str(tmp_path / "d")).validate() == []
+    group = {r["clip_id"]: r["duplicate_group"] or r["clip_id"] for r in table}
+    copies = [r for r in table if r["path"].startswith(str(tmp_path))]
+    hits = [group[r["clip_id"]] == group[r["extra"]] for r in copies]
+    film = [r for r in table if not r["path"].startswith(str(tmp_path))]
+    others = [(a, b) for n, a in enumerate(film) for b in film[:n] if a["path"] != b["path"]]
+    wrong = sum(group[a["clip_id"]] == group[b["clip_id"]] for a, b in others)
+    with capsys.disabled():
+        print(f"\n  near-duplicates: recall {np.mean(hits):.2f} of {len(hits)} copies, {wrong} of {len(others)} other pairs")
+    assert np.mean(hits) >= 0.9 and wrong == 0
+    kept = next(r for r in table if r["clip_id"] == rows[0]["clip_id"])
+    assert kept["duplicate_of"] is None and kept["drop_reason"] is None  # the larger picture is kept
+    assert {r["drop_reason"] for r in copies if r["duplicate_of"]} == {"duplicate_similarity>0"}
+    again = bernini("dedupe", *parts, "--write", tmp_path / "d")
+    assert again[0] == 2 and "which never changes" in again[2]
+
+
+def test_dedupe_says_what_is_missing(bernini, film_run, tmp_path):
+    pytest.importorskip("faiss")
+    clips = film_run["clips"].path
+    code, _, err = bernini("dedupe", clips, "--write", tmp_path / "x")
+    assert code == 2 and "has no column picture_hash" in err and "bernini measure" in err
+    code, _, err = bernini("dedupe", clips, clips, "--by", "video_embedding", "--write", tmp_path / "x")
+    assert code == 2 and "share" in err and "name each one once" in err
+    code, _, err = bernini("dedupe", clips, film_run["pairs"].path, "--by", "video_embedding", "--write", tmp_path / "x")
+    assert code == 2 and "rows of one kind" in err
+
+
+SETS = {"inhouse-t2v": ("t2v", "MIT", 40, 5.0), "video-pairs": ("v2v", "CC BY 4.0", 60, 4.0),
+        "pico-banana-400k": ("i2i", "CC BY-NC-ND 4.0", 20, 0.0), "vace-hq": ("v2v", None, 5, 6.1)}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> str:
+    rows = []
+    for name, (task, licence, num, seconds) in SETS.items():
+        for n in range(num):
+            kinds = {"t2v": ["video_gen"], "v2v": ["video", "video_gen"], "i2i": ["image", "image_gen"]}[task]
+            item = video_item("a.mp4", 0.0, seconds)
+            rows.append({"sample_id": f"s-{len(rows):016x}", "task": task, "source_name": name, "licence": licence,
+                         "inputs": json.dumps([{"type": k} for k in kinds]), "images": ["a.png"] * 2 if task == "i2i" else [],
+                         "videos": [item] * len(kinds) if task != "i2i" else [], "split": "train", "weight": 1.0 + n % 2,
+                         "issues": [], "num_attempts": 1, "drop_reason": "because" if n == 0 else None})
+    folder = str(tmp_path_factory.mktemp("mix") / "samples")
+    with ManifestWriter(folder, SAMPLES, SAMPLES.schema) as writer:
+        writer.append(pa.Table.from_pylist(rows, SAMPLES.schema))
+        writer.commit(name="made", owners={})
+    return folder
+
+
+def mixed(out: str) -> pa.Table:
+    return Manifest.open(out.split()[-1]).table()
+
+
+def test_weights_add_up_to_the_shares_and_stay_in_proportion(bernini, samples, tmp_path):
+    code, out, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path)
+    assert code == 0, err
+    table = mixed(out)
+    total = {n: pc.sum(table.filter(pc.equal(table["source_name"], n))["weight"]).as_py() for n in SETS}
+    shares = {"inhouse-t2v": 42, "video-pairs": 11, "pico-banana-400k": 4, "vace-hq": 0.4}
+    assert total == pytest.approx({n: s / 57.4 for n, s in shares.items()})
+    rows = [r for r in table.to_pylist() if r["source_name"] == "inhouse-t2v"]
+    assert rows[0]["weight"] == 0.0 and rows[0]["drop_reason"] == "because"  # kept, not drawn
+    assert rows[1]["weight"] == pytest.approx(2 * rows[2]["weight"])
+    assert rows[1]["num_tokens"] == 17 * 1560 + 512 and rows[1]["licence_id"] == "MIT"  # 5 s: 65 of 80 frames
+    assert "nothing is there of T2I 31, I2V 0.4, IV2V 0.3, I.P. 11" in out
+
+
+def test_rights_leave_out_what_may_not_be_used(bernini, samples, tmp_path):
+    code, out, _ = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--rights", "commercial")
+    table = mixed(out)
+    assert code == 0 and set(live(table)["source_name"].to_pylist()) == {"inhouse-t2v", "video-pairs"}
+    reasons = dict(zip(table["source_name"].to_pylist(), table["drop_reason"].to_pylist(), strict=True))
+    assert reasons["pico-banana-400k"] == "rights is non-commercial no-derivatives"
+    assert reasons["vace-hq"] == "rights is unknown" and "left out: 19 rights is non-commercial" in out
+    code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--rights", "all")
+    assert code == 2 and "no policy 'all' for --rights; known: any, known, research, commercial" in err
+
+
+def test_sets_that_repeat_too_often_are_told(bernini, samples, tmp_path):
+    call = ("mix", samples, "--stage", "even", "--output", tmp_path, "--weight", "vace-hq=100", "--samples-per-step", "2")
+    code, out, _ = bernini(*call, "--steps", "30", "--max-repeat", "5")
+    # 60 draws; 39 + 59 + 19 + 100 weights; vace-hq has 4 live samples
+    assert code == 0 and f"vace-hq (v2v) would be drawn {60 * 100 / 217 / 4:.1f} times, more than 5" in out
+    assert out.count("warning: each sample of") == 1
+    assert "warning: each" not in bernini(*call, "--steps", "10", "--max-repeat", "5")[1]
+    code, _, err = bernini("mix", samples, "--stage", "even", "--output", tmp_path, "--weight", "nobody=1")
+    assert code == 2 and "a weight is given for 'nobody', but no samples are of it" in err
+    code, _, err = bernini("mix", samples, "--stage", "even", "--output", tmp_path, "--steps", "5")
+    assert code == 2 and "--steps needs --samples-per-step or --tokens-per-step" in err
+
+
+def test_snapshots_decay_and_are_what_the_trainer_reads(bernini, samples, tmp_path):
+    import pyarrow.parquet as pq
+
+    names, data = ["t2v$inhouse-t2v", "v2v$video-pairs", "v2v$video-pairs"], tmp_path / "data"
+    data.mkdir()
+    sources = [str(data / f"{n}.parquet") for n in range(3)]
+    for path, num in zip(sources, (40, 45, 15), strict=True):
+        pq.write_table(pa.table({"inputs": ["[]"] * num}), path)
+    base = {"sources": sources, "names": names, "level": "sample", "stopping_strategy": "never_exhausted",
+            "upstream_sharded": False, "schedule": [{"schedule_type": "const", "weights": [0.5, 0.25, 0.25]}]}
+    (data / "data.yaml").write_text(json.dumps(base))
+    code, out, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path / "o", "--steps", "1000",
+                             "--samples-per-step", "16", "--snapshots", "4", "--trainer-data", data, "--simulate")
+    assert code == 0, err
+    odds = []
+    for n in range(4):
+        config = json.loads((data / f"snapshot-{n:02d}" / "data.yaml").read_text())
+        (schedule,) = config["schedule"]
+        assert schedule["schedule_type"] == "const" and config["sources"] == sources and config["names"] == names
+        t2v, first, second = schedule["weights"]
+        assert t2v + first + second == pytest.approx(1) and first == pytest.approx(3 * second)  # by rows of the files
+        odds.append((first + second) / t2v)
+    assert odds == pytest.approx([11 / 42 * left for left in (0.875, 0.625, 0.375, 0.125)])
+    plan = json.loads((data / "snapshots.json").read_text())
+    assert [(p["first_step"], p["end_step"]) for p in plan] == [(0, 250), (250, 500), (500, 750), (750, 1000)]
+    drawn = [int(line.split()[2].replace(",", "")) for line in out.splitlines() if line.startswith("  video-pairs")]
+    assert len(drawn) == 4 and drawn == sorted(drawn, reverse=True) and sum(drawn) < 4000  # of 16,000 draws
+    assert abs(drawn[0] - 4000 * 11 * 0.875 / (46.4 + 11 * 0.875)) < 150  # five standard deviations
+    code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--trainer-data", tmp_path)
+    assert code == 2 and "has no data.yaml" in err
