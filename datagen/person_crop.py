@@ -22,12 +22,13 @@ from .backends import open_backend
 # A standing body around its face, in face widths and heights of a frontal detector: shoulders are three
 # faces wide, a body is seven to eight heads high.
 HALF_WIDTH, ABOVE, BELOW = 1.7, 0.7, 7.0
+NARROW = 1.2              # half width of the mask: elbows and hands may be left out, background must be left in
 MARGIN = 0.06             # of the body's box, on each side
 DETECT_PX = 480           # long side at which bodies are searched
 LONG_PX = 1024            # of the stored reference
 MIN_BODY_SCORE = 0.5      # SVM margin; a body counts only around a face that is known
 MASK_PX = 256             # long side of the target's mask
-MIN_BACKGROUND = 0.25     # share of the picture that must be left beside the person
+MIN_BACKGROUND = 0.1      # share of the picture that must be left beside the person
 
 Box = tuple[float, float, float, float]
 
@@ -73,7 +74,7 @@ class CropPerson:
         """A picture, white where the person's body may be; null where that leaves too little background to compare."""
         frame = read_frames(row["target_path"], [row["target_face_time_s"]], long_px=MASK_PX)[0]
         mask = np.zeros(frame.shape[:2], np.uint8)
-        x0, y0, x1, y1 = pixels(widened(body_around(row["target_face_box"]), MARGIN), mask.shape)
+        x0, y0, x1, y1 = pixels(body_around(row["target_face_box"], NARROW), mask.shape)
         mask[y0:y1, x0:x1] = 255
         return self.store.image(mask) if (mask == 0).mean() >= MIN_BACKGROUND else None
 
@@ -102,12 +103,12 @@ class CropPerson:
                 for (x, y, w, h), score in zip(boxes, np.ravel(scores), strict=True) if score > MIN_BODY_SCORE]
 
 
-def body_around(face: Box) -> Box:
+def body_around(face: Box, half_width: float = HALF_WIDTH) -> Box:
     """Box of a body by the proportions of its face, cut off at the frame."""
     x0, y0, x1, y1 = face
     centre, width, height = (x0 + x1) / 2, x1 - x0, y1 - y0
-    return (max(centre - HALF_WIDTH * width, 0.0), max(y0 - ABOVE * height, 0.0),
-            min(centre + HALF_WIDTH * width, 1.0), min(y0 + BELOW * height, 1.0))
+    return (max(centre - half_width * width, 0.0), max(y0 - ABOVE * height, 0.0),
+            min(centre + half_width * width, 1.0), min(y0 + BELOW * height, 1.0))
 
 
 def widened(box: Box, margin: float) -> Box:
