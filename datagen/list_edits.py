@@ -38,7 +38,7 @@ STYLES = {
     "watercolor": "Paint the scene anew as a watercolour.",
     "sepia": "Give the scene the brown tones of an old photograph.",
 }
-PLACES = {"galaxies": "a night sky full of galaxies", "bricks": "a brick wall", "coffee": "a wooden table with a cup"}
+PLACES = {"galaxies": "a night sky full of galaxies", "bricks": "a brick wall", "rocket": "a rocket on its launch pad"}
 # Hue borders in OpenCV's half degrees; red wraps around.
 HUES = ((8, "red"), (22, "orange"), (34, "yellow"), (85, "green"), (100, "teal"), (130, "blue"), (150, "purple"),
         (170, "pink"), (181, "red"))
