@@ -98,6 +98,33 @@ def test_embeddings_are_those_of_the_onnx_model_at_unit_length(embedder, portrai
     assert np.abs(out - plain / np.linalg.norm(plain, axis=1, keepdims=True)).max() < 1e-5
 
 
+def test_found_faces_are_scaled_back_sorted_and_embedded(embedder, portrait):
+    arcface = pytest.importorskip("datagen.backends.arcface", reason="needs onnxruntime")
+
+    class KnownPlaces:
+        """In the place of YuNet, whose weights are not shipped: two faces in the 960 px picture that it is shown."""
+
+        def setInputSize(self, size):
+            self.size = size
+
+        def detect(self, picture):
+            assert picture.shape[1::-1] == self.size == (960, 540)
+            rows = [[100, 100, 60, 60, *(arcface.TEMPLATE * 0.5 + 100).ravel(), 0.8],
+                    [400, 200, 120, 150, *(arcface.TEMPLATE + [400, 200]).ravel(), 0.9],
+                    [5, 5, 8, 8, *([6] * 10), 0.9]]  # smaller than any face that can be told
+            return 1, np.float32(rows)
+
+    backend = object.__new__(arcface.ArcFace)
+    backend._session, backend._detector = arcface._session(embedder, "cpu", 1), KnownPlaces()
+    backend.version, backend.min_side_px = "tiny", 24
+    picture = cv2.resize(portrait, (1920, 1080))
+    faces = backend.faces(picture)
+    assert [f.box for f in faces] == [(800, 400, 1040, 700), (200, 200, 320, 320)]  # twice the size, largest first
+    crop = arcface.aligned(picture, (arcface.TEMPLATE + [400, 200]) * 2)
+    assert np.abs(faces[0].embedding - backend.embed(crop[None])[0]).max() < 1e-4
+    assert faces[1].score == pytest.approx(0.8, abs=1e-6)
+
+
 def test_files_that_are_no_models_are_refused(embedder, tmp_path):
     with pytest.raises(ConfigError, match="model 'nowhere.onnx' is no file"):
         open_backend("face", "arcface", model="nowhere.onnx", detector=embedder)
