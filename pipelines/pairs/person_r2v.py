@@ -57,9 +57,11 @@ class Config(AskConfig, ClipConfig):
     group_by: str = VIDEO
     """Where the same person is looked for: video, folder, or the column of the input list that names the episode."""
     face: str = "classical"
-    """Face backend: classical, a known model's name, or module:Class."""
+    """Face backend: classical (no weights), arcface, or module:Class."""
     face_model: str = ""
-    """Folder of the face model, for backends that load one."""
+    """arcface: ONNX file of the recognition model."""
+    face_detector: str = ""
+    """arcface: ONNX file of its face detector."""
     face_gpus: float = 0.0
     """Share of a GPU that a worker takes for the face model."""
     identity_min: float = 0.8
@@ -78,13 +80,19 @@ class Config(AskConfig, ClipConfig):
     per_identity_max: int = 20
     """Most targets of one person over all videos and episodes, taken from them in turn."""
     segmenter: str = ""
-    """Backend that finds the person to be cropped; empty = OpenCV's body detector and the face."""
+    """Finds the person to be cropped: grounded-sam2 or module:Class; empty = OpenCV's body detector and the face."""
+    segmenter_model: str = "IDEA-Research/grounding-dino-base"
+    """Folder or hub id of GroundingDINO."""
+    sam_model: str = "facebook/sam2.1-hiera-large"
+    """Folder or hub id of SAM 2."""
 
     def __post_init__(self):
         super().__post_init__()
         self.check_annotator()
         if not 0 < self.identity_min < 1:
             raise ConfigError(f"identity_min is {self.identity_min:g}; a cosine between 0 and 1 tells persons apart")
+        if self.face == "arcface" and not (self.face_model and self.face_detector):
+            raise ConfigError("face arcface needs --face-model and --face-detector, two ONNX files")
         if self.per_identity_max < 1:
             raise ConfigError(f"per_identity_max is {self.per_identity_max}; it must be at least 1")
 
@@ -123,7 +131,8 @@ PRESETS = {
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
-    face = {"model": config.face_model} if config.face_model else {}
+    face = {"model": config.face_model, "detector": config.face_detector} if config.face_model else {}
+    models = {"model": config.segmenter_model, "sam_model": config.sam_model}
     before, after = config.reference_rules()[:3], config.reference_rules()[3:]
     return {
         "faces": (
@@ -134,7 +143,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         ),
         "pairs": (
             Stage(op="datagen.person_crop:CropPerson", batch_size=4, workers=config.workers,
-                  kwargs={"media": config.media_root, "segmenter": config.segmenter}),
+                  kwargs={"media": config.media_root, "segmenter": config.segmenter,
+                          "segmenter_options": models if config.segmenter == "grounded-sam2" else {}}),
             Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4, workers=config.workers),
             apply_rules(*before),
             config.ask("annotators.reference_prompt:CaptionPerson"),

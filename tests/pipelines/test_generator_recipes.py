@@ -15,6 +15,8 @@ SERVED = {"annotator": "openai", "url": ("http://127.0.0.1:9/v1",)}
 
 def config_of(recipe, preset: str):
     settings = {**recipe.PRESETS[preset], "input": "in", "output": "out"}
+    if settings.get("face") == "arcface":
+        settings |= {"face_model": "w600k_r50.onnx", "face_detector": "scrfd.onnx"}
     return recipe.Config(**settings | (SERVED if preset == "cluster" else {}))
 
 
