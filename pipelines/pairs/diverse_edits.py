@@ -141,19 +141,19 @@ PRESETS = {
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media, seed = config.media_root, config.seed
-    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4, workers=config.workers,
+    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4,
                     kwargs={"media": media, "segmenter": config.segmenter, "long_px": config.image_px, "seed": seed}),
               ) if config.measured else ()
     draw = Stage(op="annotators.edit_prompt:DrawCandidates", num_cpus=0.0,
                  kwargs={"pool": config.instructions, "num": config.num_candidates, "seed": seed})
     model = {"model": config.image_editor_model} if config.image_editor_model else {}
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
-                 workers=config.workers, kwargs={"media": media, "backend": config.image_editor, "options": model,
+                 kwargs={"media": media, "backend": config.image_editor, "options": model,
                                                  "listed": config.measured, "long_px": config.image_px, "seed": seed})
     move = (Stage(op="datagen.film_picture:PlanMove", kwargs={"seed": seed}, num_cpus=0.0),) if config.measured else ()
     options = {"model": config.animate_model, "task": "i2v"} if config.animate_model else {}
     film = Stage(op="datagen.film_picture:FilmPicture", batch_size=1, num_gpus=config.animate_gpus,
-                 workers=config.workers, kwargs={"media": media, "backend": config.animate, "options": options,
+                 kwargs={"media": media, "backend": config.animate, "options": options,
                                                  "seconds": config.seconds, "short_px": config.video_short_px,
                                                  "seed": seed})
     prompted, *rules = config.edit_rules()

@@ -138,14 +138,14 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "faces": (
             Stage(op="datagen.identity:EmbedFaces", batch_size=4,
                   kwargs={"backend": config.face, "min_identity": config.identity_min, **face},
-                  num_gpus=config.face_gpus, workers=config.workers),
+                  num_gpus=config.face_gpus),
             apply_rules(*config.face_rules()),
         ),
         "pairs": (
-            Stage(op="datagen.person_crop:CropPerson", batch_size=4, workers=config.workers,
+            Stage(op="datagen.person_crop:CropPerson", batch_size=4,
                   kwargs={"media": config.media_root, "segmenter": config.segmenter,
                           "segmenter_options": models if config.segmenter == "grounded-sam2" else {}}),
-            Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4, workers=config.workers),
+            Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4),
             apply_rules(*before),
             config.ask("annotators.reference_prompt:CaptionPerson"),
             apply_rules(*after),
