@@ -25,10 +25,11 @@ class CutReference:
     """Edited pictures with `changed_path` → `reference_path`, the object alone on white.
 
     The segmenter `segmenter` looks for `edited_thing` by its words and the find that overlaps most with what
-    changed is taken; where none does, what changed is cut out itself (its largest connected part).
+    changed is taken; where none does, what changed is cut out itself (its largest connected part). When the
+    background was edited, the object is what did not change.
     """
 
-    reads = ("edited_path", "changed_path", "edited_thing")
+    reads = ("edited_path", "changed_path", "edited_thing", "edit_kind")
     adds = (
         column("reference_path", pa.string(), "the edited object of the first frame, on white"),
         column("reference_share", pa.float32(), "share of the frame that it covers", "0 to 1"),
@@ -47,6 +48,8 @@ class CutReference:
         if not row["edited_path"] or not row["changed_path"]:
             raise BackendError("there is no edited first frame")
         edited, changed = read_image(row["edited_path"]), read_image(row["changed_path"])[..., 0] > 127
+        if (row["edit_kind"] or "").endswith("background"):
+            changed = ~changed
         if not changed.any():
             raise BackendError("the edit changed nothing that could be seen")
         mask, found_by = largest_part(changed), "difference"

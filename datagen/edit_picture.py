@@ -93,8 +93,11 @@ class EditPicture:
 def _mask(listed: dict, row: dict, image: np.ndarray) -> np.ndarray | None:
     if not listed.get("object") or not row["object_mask_path"]:
         return None
-    mask = read_image(row["object_mask_path"])[..., 0] > 127
-    return cv2.resize(mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    mask = (read_image(row["object_mask_path"])[..., 0] > 127).astype(np.uint8)
+    mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    if listed["kind"] == "remove":  # what the outline encloses goes as well: a dark collar, a gap between arm and body
+        mask = cv2.fillConvexPoly(mask, cv2.convexHull(cv2.findNonZero(mask)), 1)
+    return mask > 0
 
 
 def _references(listed: dict) -> tuple[np.ndarray, ...]:

@@ -15,7 +15,6 @@ from manifests.spans import read_span
 
 from .backends import Face, open_backend
 
-SAME_FACE = 0.3   # cosine above which two faces of one clip are taken for one person: only to average them
 LONG_PX = 640     # frames are searched at this size
 
 BOX = pa.list_(pa.float32(), 4)
@@ -33,16 +32,18 @@ FACE_COLUMNS = (
 class EmbedFaces:
     """CLIPS → the main person's face: the largest one that is found, averaged over the frames that show it.
 
-    `backend` is a `FaceEmbedder` by name; `looks_per_s` frames a second are searched, at most `max_looks`.
+    `backend` is a `FaceEmbedder` by name; `looks_per_s` frames a second are searched, at most `max_looks`. Faces
+    with a cosine of at least `min_identity` are one person's (it belongs to the backend).
     A clip without a face is a finding (`num_people_seen` 0), not an issue.
     """
 
     reads = ("path", "start_s", "end_s")
     adds = FACE_COLUMNS
 
-    def __init__(self, backend: str = "classical", *, looks_per_s: float = 1.0, max_looks: int = 8, **options: object):
+    def __init__(self, backend: str = "classical", *, min_identity: float = 0.8, looks_per_s: float = 1.0,
+                 max_looks: int = 8, **options: object):
         self.embedder = open_backend("face", backend, **options)
-        self.looks_per_s, self.max_looks = looks_per_s, max_looks
+        self.min_identity, self.looks_per_s, self.max_looks = min_identity, looks_per_s, max_looks
 
     @classmethod
     def owners(cls, backend: str = "classical", **options: object) -> dict[str, dict]:
@@ -61,14 +62,14 @@ class EmbedFaces:
             faces = self.embedder.faces(shrunk(frame))
             most = max(most, len(faces))
             found += [(start + i * step, face, _scaled(face, shrunk(frame))) for face in faces[:1]]
-        return {"num_people_seen": most, **(_main(found) if found else {})}
+        return {"num_people_seen": most, **(_main(found, self.min_identity) if found else {})}
 
 
-def _main(found: list[tuple[float, Face, tuple]]) -> dict:
+def _main(found: list[tuple[float, Face, tuple]], min_identity: float) -> dict:
     """Columns of the person whose face is largest and surest, averaged over the frames that show the same one."""
     best = max(range(len(found)), key=lambda i: (found[i][2][3] - found[i][2][1]) * found[i][1].score)
     time_s, face, box = found[best]
-    same = [f.embedding for _, f, _ in found if float(f.embedding @ face.embedding) >= SAME_FACE]
+    same = [f.embedding for _, f, _ in found if float(f.embedding @ face.embedding) >= min_identity]
     mean = np.mean(same, axis=0)
     return {"face_embedding": (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32), "face_time_s": time_s,
             "face_box": box, "face_score": face.score, "face_height": box[3] - box[1], "num_face_looks": len(same)}

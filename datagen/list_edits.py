@@ -29,6 +29,7 @@ EDIT = pa.struct([
     column("object", pa.string(), "what is edited, in words; null = the whole picture"),
 ])
 COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
+MIN_SOLID, MAX_SHARE = 0.7, 0.5  # of the convex outline and of the picture: what counts as a whole thing
 NUM_COLORS = 2  # new colours that are offered for one object
 STYLES = {
     "pencil": "Turn the whole scene into a pencil drawing.",
@@ -37,7 +38,7 @@ STYLES = {
     "watercolor": "Paint the scene anew as a watercolour.",
     "sepia": "Give the scene the brown tones of an old photograph.",
 }
-PLACES = {"galaxies": "a night sky full of galaxies", "bricks": "a brick wall", "coffee": "a wooden table with a cup"}
+PLACES = {"galaxies": "a night sky full of galaxies", "bricks": "a brick wall", "rocket": "a rocket on its launch pad"}
 # Hue borders in OpenCV's half degrees; red wraps around.
 HUES = ((8, "red"), (22, "orange"), (34, "yellow"), (85, "green"), (100, "teal"), (130, "blue"), (150, "purple"),
         (170, "pink"), (181, "red"))
@@ -84,6 +85,8 @@ class ListEdits:
             others = sorted((c for c in COLORS if c != color), key=lambda c: digest(self.seed, key, c))
             for new in others[:NUM_COLORS]:
                 yield _edit(f"Make {thing} {new}.", "recolour", {"color": new}, thing)
+        if not compact(mask):  # parts of a thing: without them the rest would make no sense
+            return
         yield _edit(f"Remove {thing} and fill in what is behind.", "remove", {}, thing)
         yield _edit(f"Blur everything around {thing}, as a wide open lens would.", "blur-background", {}, thing)
         place = min(PLACES, key=lambda p: digest(self.seed, key, p))
@@ -92,6 +95,12 @@ class ListEdits:
 
 def _edit(prompt: str, kind: str, params: dict, thing: str | None) -> dict:
     return {"prompt": prompt, "kind": kind, "params": json.dumps(params), "object": thing}
+
+
+def compact(mask: np.ndarray) -> bool:
+    """Does the object fill most of its outline, as a whole thing does, and less than half of the picture?"""
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    return bool(mask.mean() < MAX_SHARE and mask.sum() >= MIN_SOLID * cv2.contourArea(cv2.convexHull(points)))
 
 
 def color_name(image: np.ndarray, mask: np.ndarray) -> str:

@@ -1,8 +1,8 @@
 """The person of another clip as a reference picture: the whole body with a margin, as filmed (D8).
 
 Paper section 3.4: "the person is cropped as a full-body reference image"; no editor touches it, because
-editors do not keep faces. A model that is shown the target's own background in the reference learns to copy
-it, so the likeness of the two backgrounds is measured (`background_similarity`) for a rule to decide.
+editors do not keep faces. `mask_path` says where the person is in the target, so that the likeness of the
+two backgrounds can be measured beside the person (filters/background_similarity.py).
 """
 
 from __future__ import annotations
@@ -22,35 +22,33 @@ from .backends import open_backend
 # A standing body around its face, in face widths and heights of a frontal detector: shoulders are three
 # faces wide, a body is seven to eight heads high.
 HALF_WIDTH, ABOVE, BELOW = 1.7, 0.7, 7.0
+NARROW = 1.2              # half width of the mask: elbows and hands may be left out, background must be left in
 MARGIN = 0.06             # of the body's box, on each side
 DETECT_PX = 480           # long side at which bodies are searched
 LONG_PX = 1024            # of the stored reference
 MIN_BODY_SCORE = 0.5      # SVM margin; a body counts only around a face that is known
-LOOKS = 4                 # frames of the target that are compared
-SIZE = (48, 27)           # (width, height) of the pictures that are compared
-SHIFT = 2                 # they may lie so many pixels apart: a camera that moved a little shows the same place
-MIN_BACKGROUND = 0.15     # share of the picture that must be left beside the persons
+MASK_PX = 256             # long side of the target's mask
+MIN_BACKGROUND = 0.1      # share of the picture that must be left beside the person
 
 Box = tuple[float, float, float, float]
 
 
 class CropPerson:
-    """CANDIDATES of people → the reference picture, and how alike its background is to the target's.
+    """CANDIDATES of people → the reference picture, and a mask of the person in the target.
 
     `media` is the root of the stored pictures. `segmenter` names a backend that finds "person" (a model);
     without one OpenCV's body detector is tried, then a body's proportions around the face.
     """
 
-    reads = ("reference_video_path", "reference_time_s", "reference_face_box", "target_path", "target_start_s",
-             "target_end_s", "target_face_box")
+    reads = ("reference_video_path", "reference_time_s", "reference_face_box", "target_path", "target_face_time_s",
+             "target_face_box")
     adds = (
         PAIRS.schema.field("conditions"),
+        PAIRS.schema.field("mask_path"),
         column("reference_paths", pa.list_(pa.string()), "the reference pictures, in the order of the messages"),
         column("reference_found_by", pa.string(), "what set the crop: segmenter, body detector or face"),
         column("reference_width", pa.int32(), "of the crop as filmed", "px"),
         column("reference_height", pa.int32(), "of the crop as filmed", "px"),
-        column("background_similarity", pa.float32(),
-               "largest correlation of the reference frame, beside the persons, with a frame of the target", "-1 to 1"),
     )
     neutral = ("media",)
 
@@ -69,13 +67,16 @@ class CropPerson:
         x0, y0, x1, y1 = pixels(box, frame.shape)
         crop = np.ascontiguousarray(frame[y0:y1, x0:x1])
         path = self.store.image(shrink(crop, fit(crop.shape[1::-1], long_px=LONG_PX)))
-        start, length = row["target_start_s"], row["target_end_s"] - row["target_start_s"]
-        times = [start + length * (i + 0.5) / LOOKS for i in range(LOOKS)]
-        target = read_frames(row["target_path"], times, long_px=480)
         return {"conditions": [condition("reference", path)], "reference_paths": [path], "reference_found_by": found_by,
-                "reference_width": x1 - x0, "reference_height": y1 - y0,
-                "background_similarity": background_similarity(frame, body_around(row["reference_face_box"]), target,
-                                                               body_around(row["target_face_box"]))}
+                "reference_width": x1 - x0, "reference_height": y1 - y0, "mask_path": self._target_mask(row)}
+
+    def _target_mask(self, row: dict) -> str | None:
+        """A picture, white where the person's body may be; null where that leaves too little background to compare."""
+        frame = read_frames(row["target_path"], [row["target_face_time_s"]], long_px=MASK_PX)[0]
+        mask = np.zeros(frame.shape[:2], np.uint8)
+        x0, y0, x1, y1 = pixels(body_around(row["target_face_box"], NARROW), mask.shape)
+        mask[y0:y1, x0:x1] = 255
+        return self.store.image(mask) if (mask == 0).mean() >= MIN_BACKGROUND else None
 
     def _body(self, frame: np.ndarray, face: Box) -> tuple[Box, str]:
         """The person around a face, in shares of the frame, with a margin."""
@@ -102,12 +103,12 @@ class CropPerson:
                 for (x, y, w, h), score in zip(boxes, np.ravel(scores), strict=True) if score > MIN_BODY_SCORE]
 
 
-def body_around(face: Box) -> Box:
+def body_around(face: Box, half_width: float = HALF_WIDTH) -> Box:
     """Box of a body by the proportions of its face, cut off at the frame."""
     x0, y0, x1, y1 = face
     centre, width, height = (x0 + x1) / 2, x1 - x0, y1 - y0
-    return (max(centre - HALF_WIDTH * width, 0.0), max(y0 - ABOVE * height, 0.0),
-            min(centre + HALF_WIDTH * width, 1.0), min(y0 + BELOW * height, 1.0))
+    return (max(centre - half_width * width, 0.0), max(y0 - ABOVE * height, 0.0),
+            min(centre + half_width * width, 1.0), min(y0 + BELOW * height, 1.0))
 
 
 def widened(box: Box, margin: float) -> Box:
@@ -135,45 +136,3 @@ def pixels(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     height, width = shape[:2]
     x0, y0 = min(int(box[0] * width), width - 2), min(int(box[1] * height), height - 2)
     return x0, y0, max(round(box[2] * width), x0 + 2), max(round(box[3] * height), y0 + 2)
-
-
-def background_similarity(reference: np.ndarray, reference_body: Box, target: np.ndarray, target_body: Box) -> float:
-    """Largest correlation of Lab colours beside the persons, over frames of the target, small shifts and mirroring.
-
-    `reference` `(H, W, 3)`, `target` `(T, h, w, 3)` uint8 RGB. Where the persons leave too little, all of the
-    picture is compared: then the same frame is still found, and different places are told apart less well.
-    """
-    first, beside = _small(reference), outside(reference_body)
-    looks = [_small(frame) for frame in target]
-    pairs = [(first, beside, look, outside(target_body)) for look in looks]
-    pairs += [(first[:, ::-1], beside[:, ::-1], look, outside(target_body)) for look in looks]
-    return max(_correlation(*pair) for pair in pairs)
-
-
-def outside(body: Box) -> np.ndarray:
-    """`bool (27, 48)`: the picture without the body."""
-    free = np.ones(SIZE[::-1], bool)
-    x0, y0, x1, y1 = pixels(body, free.shape)
-    free[y0:y1, x0:x1] = False
-    return free
-
-
-def _small(rgb: np.ndarray) -> np.ndarray:
-    lab = cv2.cvtColor(shrink(rgb, SIZE).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    return cv2.GaussianBlur(lab, (3, 3), 0)
-
-
-def _correlation(a: np.ndarray, free_a: np.ndarray, b: np.ndarray, free_b: np.ndarray) -> float:
-    if (free_a & free_b).mean() < MIN_BACKGROUND:
-        free_a, free_b = np.ones_like(free_a), np.ones_like(free_b)
-    best, (height, width) = -1.0, free_a.shape
-    for dy in range(-SHIFT, SHIFT + 1):
-        for dx in range(-SHIFT, SHIFT + 1):
-            here = np.s_[max(dy, 0):height + min(dy, 0), max(dx, 0):width + min(dx, 0)]
-            there = np.s_[max(-dy, 0):height + min(-dy, 0), max(-dx, 0):width + min(-dx, 0)]
-            free = free_a[here] & free_b[there]
-            x, y = a[here][free], b[there][free]
-            x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-            norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
-            best = max(best, float((x * y).sum()) / norm if norm > 1e-6 else 1.0)  # two plain walls are alike
-    return best

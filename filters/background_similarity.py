@@ -71,6 +71,8 @@ class MeasureBackgroundSimilarity:
         return [every[min(len(every) - 1, int(s * len(every)))] for s in (0.02, 0.5, 0.95)[:num]]
 
     def _alike(self, reference: np.ndarray, target: np.ndarray, background: np.ndarray) -> float:
+        if not background.any():
+            raise MediaError("the object fills the target: there is no background to compare")
         there, there_features = self._corners(target, background)
         if len(there) < MIN_CORNERS:
             return _colours_alike(reference, target, background)

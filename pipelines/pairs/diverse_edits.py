@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from annotators.prompt_bank import PromptBank
 from datagen.build_samples import BuildSamples
+from filters.consistency_rules import EDITED, UNTOUCHED
 from filters.rules import ApplyRules, Rule
 from manifests import storage
 from manifests.columns import ACCOUNT, column
@@ -126,7 +127,8 @@ class Config(AskConfig, FrameConfig):
 
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="nothing to edit"),
-                Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"))
+                Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"),
+                EDITED, replace(UNTOUCHED, optional=True))  # a new style leaves nothing untouched
 
 
 PRESETS = {
@@ -139,25 +141,27 @@ PRESETS = {
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media, seed = config.media_root, config.seed
-    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4, workers=config.workers,
+    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4,
                     kwargs={"media": media, "segmenter": config.segmenter, "long_px": config.image_px, "seed": seed}),
               ) if config.measured else ()
     draw = Stage(op="annotators.edit_prompt:DrawCandidates", num_cpus=0.0,
                  kwargs={"pool": config.instructions, "num": config.num_candidates, "seed": seed})
     model = {"model": config.image_editor_model} if config.image_editor_model else {}
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
-                 workers=config.workers, kwargs={"media": media, "backend": config.image_editor, "options": model,
+                 kwargs={"media": media, "backend": config.image_editor, "options": model,
                                                  "listed": config.measured, "long_px": config.image_px, "seed": seed})
     move = (Stage(op="datagen.film_picture:PlanMove", kwargs={"seed": seed}, num_cpus=0.0),) if config.measured else ()
     options = {"model": config.animate_model, "task": "i2v"} if config.animate_model else {}
     film = Stage(op="datagen.film_picture:FilmPicture", batch_size=1, num_gpus=config.animate_gpus,
-                 workers=config.workers, kwargs={"media": media, "backend": config.animate, "options": options,
+                 kwargs={"media": media, "backend": config.animate, "options": options,
                                                  "seconds": config.seconds, "short_px": config.video_short_px,
                                                  "seed": seed})
+    prompted, *rules = config.edit_rules()
     return {
         POOL: (*listed, draw, config.ask("annotators.edit_prompt:ChooseInstruction")),
         BANK: listed,  # and one stage that knows its round
-        "edited": (apply_rules(config.edit_rules()[0]), edit, apply_rules(config.edit_rules()[1]), *move,
+        "edited": (apply_rules(prompted), edit, Stage(op="filters.edit_region:MeasureEditRegion", batch_size=4),
+                   apply_rules(*rules), *move,
                    config.ask("annotators.motion_prompt:WriteMotionPrompt"), film),
     }
 

@@ -98,6 +98,12 @@ class Config(AskConfig, ClipConfig):
     """GPUs that a worker takes for the image editor."""
     segmenter: str = "classical"
     """Finds what is to be edited, and cuts out the reference of the -Ref variant."""
+    segmenter_model: str = "IDEA-Research/grounding-dino-base"
+    """grounded-sam2: folder or hub id of GroundingDINO."""
+    sam_model: str = "facebook/sam2.1-hiera-large"
+    """grounded-sam2: folder or hub id of SAM 2."""
+    segmenter_gpus: float = 0.0
+    """Share of a GPU that a worker takes for the segmenter."""
     edited_min: float = 0.005
     """Least share of the first frame that the edit visibly changes."""
     edited_max: float = 0.9
@@ -139,7 +145,8 @@ class Config(AskConfig, ClipConfig):
 PRESETS = {
     "laptop": {"num_steps": 4, "max_frames": 17, "short_px": 240},
     "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "image_editor": "qwen-image-edit",
-                "image_editor_gpus": 1.0, "segmenter": "grounded-sam2", "gpus": 1.0},
+                "image_editor_gpus": 1.0, "segmenter": "grounded-sam2", "segmenter_gpus": 0.25,
+                "gpus": 1.0},
 }
 
 
@@ -156,8 +163,10 @@ def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
                    kwargs={"media": media, "backend": "pipelines.editors_motion:MotionAwareEditor", "options": sampler,
                            "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px,
                            "seed": config.seed})
-    cut = Stage(op="datagen.cut_reference:CutReference", kwargs={"media": media, "segmenter": config.segmenter},
-                batch_size=4)
+    models = {"model": config.segmenter_model, "sam_model": config.sam_model}
+    cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
+                kwargs={"media": media, "segmenter": config.segmenter,
+                        "options": models if config.segmenter == "grounded-sam2" else {}})
     return {"candidates": (
         *((listed,) if config.measured else ()),
         config.ask("annotators.motion_edit:InventMotionEdit"), apply_rules(*config.edit_rules()),

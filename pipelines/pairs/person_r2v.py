@@ -24,6 +24,7 @@ from datagen.build_samples import BuildSamples
 from datagen.identity import FACE_COLUMNS, EmbedFaces
 from datagen.person_pairs import PairPeople, grouped
 from filters.balance import rank_within
+from filters.consistency_rules import OTHER_SCENE
 from filters.rules import Decisions, Rule
 from manifests.columns import column, set_column
 from manifests.errors import ConfigError
@@ -56,17 +57,20 @@ class Config(AskConfig, ClipConfig):
     group_by: str = VIDEO
     """Where the same person is looked for: video, folder, or the column of the input list that names the episode."""
     face: str = "classical"
-    """Face backend: classical, a known model's name, or module:Class."""
+    """Face backend: classical (no weights), arcface, or module:Class."""
     face_model: str = ""
-    """Folder of the face model, for backends that load one."""
+    """arcface: ONNX file of the recognition model."""
+    face_detector: str = ""
+    """arcface: ONNX file of its face detector."""
     face_gpus: float = 0.0
     """Share of a GPU that a worker takes for the face model."""
-    identity_min: float = 0.5
-    """Lowest cosine of two faces of one person; it belongs to the face backend (ArcFace: about 0.4)."""
+    identity_min: float = 0.8
+    """Lowest cosine of two faces of one person. It belongs to the face backend: on six real clips the classical one
+    gives at most 0.75 for two persons and mostly 0.9 for one; ArcFace is used with about 0.4."""
     same_look_max: float = 0.97
     """Highest cosine of the two clips' video embeddings; above it the reference shows the same scene."""
-    background_max: float = 0.8
-    """Highest likeness of the two backgrounds; above it a model can copy the place instead of making it."""
+    background_max: float = OTHER_SCENE.max
+    """Largest share of the target's background that the reference may show; above it a model can copy the place."""
     face_height_min: float = 0.06
     """Smallest face of a clip that is used, in frame heights."""
     people_max: int = 3
@@ -76,13 +80,19 @@ class Config(AskConfig, ClipConfig):
     per_identity_max: int = 20
     """Most targets of one person over all videos and episodes, taken from them in turn."""
     segmenter: str = ""
-    """Backend that finds the person to be cropped; empty = OpenCV's body detector and the face."""
+    """Finds the person to be cropped: grounded-sam2 or module:Class; empty = OpenCV's body detector and the face."""
+    segmenter_model: str = "IDEA-Research/grounding-dino-base"
+    """Folder or hub id of GroundingDINO."""
+    sam_model: str = "facebook/sam2.1-hiera-large"
+    """Folder or hub id of SAM 2."""
 
     def __post_init__(self):
         super().__post_init__()
         self.check_annotator()
         if not 0 < self.identity_min < 1:
             raise ConfigError(f"identity_min is {self.identity_min:g}; a cosine between 0 and 1 tells persons apart")
+        if self.face == "arcface" and not (self.face_model and self.face_detector):
+            raise ConfigError("face arcface needs --face-model and --face-detector, two ONNX files")
         if self.per_identity_max < 1:
             raise ConfigError(f"per_identity_max is {self.per_identity_max}; it must be at least 1")
 
@@ -105,7 +115,7 @@ class Config(AskConfig, ClipConfig):
     def reference_rules(self) -> tuple[Rule, ...]:
         asked = (Rule(column="num_references_shown", min=1, why="the model sees the person in the clip"),)
         return (
-            Rule(column="background_similarity", max=self.background_max, why="never the target's own background"),
+            Rule(column="background_similarity", max=self.background_max, why=OTHER_SCENE.why),
             Rule(column="reference_width", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_height", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_caption", why="a pair without a prompt cannot be trained on"),
@@ -115,23 +125,27 @@ class Config(AskConfig, ClipConfig):
 
 PRESETS = {
     "laptop": {},
-    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "face": "insightface", "identity_min": 0.4,
+    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "face": "arcface", "identity_min": 0.4,
                 "face_gpus": 0.1, "annotator": "openai"},
 }
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
-    face = {"model": config.face_model} if config.face_model else {}
+    face = {"model": config.face_model, "detector": config.face_detector} if config.face_model else {}
+    models = {"model": config.segmenter_model, "sam_model": config.sam_model}
     before, after = config.reference_rules()[:3], config.reference_rules()[3:]
     return {
         "faces": (
-            Stage(op="datagen.identity:EmbedFaces", kwargs={"backend": config.face, **face}, batch_size=4,
-                  num_gpus=config.face_gpus, workers=config.workers),
+            Stage(op="datagen.identity:EmbedFaces", batch_size=4,
+                  kwargs={"backend": config.face, "min_identity": config.identity_min, **face},
+                  num_gpus=config.face_gpus),
             apply_rules(*config.face_rules()),
         ),
         "pairs": (
-            Stage(op="datagen.person_crop:CropPerson", batch_size=4, workers=config.workers,
-                  kwargs={"media": config.media_root, "segmenter": config.segmenter}),
+            Stage(op="datagen.person_crop:CropPerson", batch_size=4,
+                  kwargs={"media": config.media_root, "segmenter": config.segmenter,
+                          "segmenter_options": models if config.segmenter == "grounded-sam2" else {}}),
+            Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4),
             apply_rules(*before),
             config.ask("annotators.reference_prompt:CaptionPerson"),
             apply_rules(*after),

@@ -10,16 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datagen.person_crop import background_similarity, body_around
 from datagen.person_pairs import Identities, borders_of, grouped, match_group
-from datagen.samples_photos import photograph
 from manifests.errors import ConfigError
 from manifests.media import read_frames
 from manifests.schema import SAMPLES
 from manifests.spans import read_image
 from pipelines.pairs.person_r2v import Config, over_cap, run_steps, with_group
-
-FACE = "tests.pipelines.haar_faces:HaarFaces"
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -63,15 +59,6 @@ def test_groups_come_whole_however_their_rows_lie():
         assert len(set(run["group_id"].to_pylist())) == 1 and rows == sorted(rows)
 
 
-def test_the_own_background_is_found_even_shifted_brighter_or_mirrored_and_another_is_not():
-    place, other = photograph("motorcycle")[..., :3], photograph("coffee")[..., :3]
-    body = body_around((0.4, 0.2, 0.5, 0.35))
-    moved = cv2.convertScaleAbs(np.roll(place, 12, axis=1), alpha=0.8, beta=20)
-    for same in (moved, moved[:, ::-1]):
-        assert background_similarity(same, body, place[None], body) > 0.9
-    assert background_similarity(other, body, place[None], body) < 0.6
-
-
 @pytest.fixture(scope="module")
 def made(film, tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")
@@ -81,14 +68,14 @@ def made(film, tmp_path_factory):
 
 
 def settings(folder, **more) -> Config:
-    return Config(input=str(folder / "in"), output=str(folder / "out"), engine="local", quiet=True, face=FACE, **more)
+    return Config(input=str(folder / "in"), output=str(folder / "out"), engine="local", quiet=True, **more)
 
 
 def test_every_kept_pair_keeps_the_rules_computed_anew(made):
     config, stops = made
     pairs = [p for p in stops["pairs"].table().to_pylist() if p["drop_reason"] is None]
     faces = {c["clip_id"]: c for c in stops["faces"].table().to_pylist()}
-    assert len(pairs) >= 4
+    assert len(pairs) >= 3
     for pair in pairs:
         target, reference = faces[pair["target_clip_id"]], faces[pair["reference_clip_id"]]
         assert target["clip_id"] != reference["clip_id"] and target["video_id"] == reference["video_id"]
