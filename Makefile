@@ -1,4 +1,5 @@
-# make demo   sets up what is needed and turns the built-in sample film into a pair manifest and a report
+# make demo   sets up what is needed, turns the built-in sample film into pairs and a report, trains a miniature model
+#             on them and generates one clip
 # make test   sets up everything and passes the tests
 # Both need Python 3.11, git and make, and nothing else; a second call reuses what is there.
 
@@ -13,6 +14,12 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 demo: .venv/.demo
 	$(BIN)/bernini sample-film demo/film
 	$(BIN)/bernini run video-pairs --input demo/film/videos --output demo/out
+	test -e demo/model || $(BIN)/python -m bernini.tiny demo/model
+	$(BIN)/bernini encode demo/out/samples/* --model demo/model --output demo/out --stage II --max-size 64 --min-size 48 --max-frames 9
+	$(BIN)/bernini train --stage IIb --model demo/model --data demo/out/latents/* --mixture even --output demo/train \
+		--steps 60 --lr 2e-3 --warmup 5 --tokens 1000 --save-every 30 --export diffusers
+	$(BIN)/bernini generate --model demo/train/export-diffusers --task v2v --prompt "Make the scene bright." \
+		--video demo/film/videos/launch_day.mp4 --num-frames 9 --max-image-size 64 --num-inference-steps 8 --output demo/edited.mp4
 
 test: .venv/.test
 	$(BIN)/python -m pytest $(ARGS)
@@ -29,9 +36,9 @@ venv: .venv/.test
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
 	@touch $@
 
-.venv/.demo: EXTRAS = ray,samples
+.venv/.demo: EXTRAS = ray,samples,models
 .venv/.demo: .venv/.made pyproject.toml constraints.txt
-	@echo "installing (about 50 packages, a minute)"
+	@echo "installing (about 120 packages, 5 GB, one to four minutes)"
 	@$(INSTALL)
 	@touch $@
 

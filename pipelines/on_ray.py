@@ -72,8 +72,7 @@ class _Item:
 def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str) -> Iterator[tuple[list[str], pa.Table]]:
     """Yields `(source keys, finished rows)` as blocks finish, in any order."""
     connect()
-    groups = _groups(stages)
-    pools = [_Pool(group, share=1 / len(groups)) for group in groups]
+    pools = _pools(_groups(stages))
     source, more = blocks, True
     try:
         while True:
@@ -113,11 +112,27 @@ def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
     return groups
 
 
+def _pools(groups: list[list[Stage]]) -> list[_Pool]:
+    """A pool for each group, so that one worker of every pool finds its place: else the first starve the last."""
+    have, leads = ray.cluster_resources(), [group[0] for group in groups]
+    cpus, gpus = sum(lead.num_cpus for lead in leads), sum(lead.num_gpus for lead in leads)
+    if gpus > have.get("GPU", 0):
+        each = ", ".join(f"{lead.name} {lead.num_gpus:g}" for lead in leads if lead.num_gpus)
+        raise ConfigError(f"the stages need {gpus:g} GPUs at once ({each}); the cluster has {have.get('GPU', 0):g}. "
+                          "Give each a smaller share of a GPU, or join more nodes")
+    # CPUs are Ray's bookkeeping: on a small machine every worker asks for less.
+    squeeze = min(1.0, int(10_000 * have.get("CPU", 0) / cpus) / 10_000) if cpus else 1.0
+    return [_Pool(group, share=1 / len(groups), squeeze=squeeze,
+                  others={"CPU": squeeze * (cpus - lead.num_cpus), "GPU": gpus - lead.num_gpus})
+            for group, lead in zip(groups, leads, strict=True)]
+
+
 class _Pool:
     """Actors of one group. Each holds one block at a time, so that a lost one is blamed exactly."""
 
-    def __init__(self, stages: list[Stage], *, share: float):
-        self.stages, self.lead, self._share = stages, stages[0], share
+    def __init__(self, stages: list[Stage], *, share: float, squeeze: float, others: dict[str, float]):
+        self.stages, self.lead, self._share, self._others = stages, stages[0], share, others
+        self._num_cpus = self.lead.num_cpus * squeeze
         self.waiting: deque[_Item] = deque()
         self.running: dict = {}   # ref -> (actor, item)
         self._idle: list = []
@@ -127,7 +142,7 @@ class _Pool:
     @property
     def room(self) -> int:
         """Blocks that may wait: enough to keep every worker busy, no more."""
-        return (self.lead.workers or self._fits()) + 1
+        return self._most() + 1
 
     def submit(self, limit: int | None) -> None:
         """Hand waiting blocks to idle workers, at most `limit` of them."""
@@ -174,19 +189,22 @@ class _Pool:
         if self._num and time.monotonic() - self._looked_s < GROW_EVERY_S:
             return
         self._looked_s = time.monotonic()
-        wanted = self.lead.workers or min(self._fits(), max(1, len(self.waiting) + len(self.running)))
+        wanted = min(self._most(), max(1, len(self.waiting) + len(self.running)))
         for _ in range(wanted - self._num):
-            worker = ray.remote(num_cpus=self.lead.num_cpus, num_gpus=self.lead.num_gpus)(_Worker)
+            worker = ray.remote(num_cpus=self._num_cpus, num_gpus=self.lead.num_gpus)(_Worker)
             self._idle.append(worker.remote(self.stages))
             self._num += 1
 
-    def _fits(self) -> int:
+    def _most(self) -> int:
+        """Workers as asked for, but one of every other pool must find its place; else this pool's share."""
         have, lead = ray.cluster_resources(), self.lead
-        fits = [have.get(kind, 0) / need for kind, need in (("CPU", lead.num_cpus), ("GPU", lead.num_gpus)) if need]
-        if min(fits, default=1) < 1:  # one worker of every pool must find its place
-            raise ConfigError(f"{lead.name} needs {lead.num_cpus:g} CPUs and {lead.num_gpus:g} GPUs a worker; the "
+        needs = [(kind, need) for kind, need in (("CPU", self._num_cpus), ("GPU", lead.num_gpus)) if need]
+        if any(have.get(kind, 0) < need for kind, need in needs):
+            raise ConfigError(f"{lead.name} needs {self._num_cpus:g} CPUs and {lead.num_gpus:g} GPUs a worker; the "
                               f"cluster has {have.get('CPU', 0):g} and {have.get('GPU', 0):g}")
-        return max(1, int(min(fits, default=1) * self._share))
+        left = min((int((have[kind] - self._others[kind]) / need + 1e-6) for kind, need in needs), default=1)
+        fair = min((int(have[kind] / need * self._share) for kind, need in needs), default=1)
+        return max(1, min(lead.workers, left) if lead.workers else fair)
 
 
 class _Worker:

@@ -71,6 +71,21 @@ def test_ray_and_local_write_the_same_bytes(tmp_path):
     assert files(tmp_path / "local") == files(tmp_path / "ray")
 
 
+@pytest.mark.ray
+def test_more_pools_than_cores_do_not_starve_each_other(tmp_path):
+    op = "tests.pipelines.ops_for_tests:MeasureLength"
+    pools = tuple(Stage(op=op, num_cpus=cpus, workers=workers) for cpus, workers in ((1, 4), (0.5, None), (1, 2)))
+    m = run(source([f"good-{i}" for i in range(12)]), target(tmp_path / "m"), pools, engine="ray", quiet=True)
+    assert m.header["accepted"] == 12
+
+
+@pytest.mark.ray
+def test_gpus_that_are_not_there_are_asked_for_by_name(tmp_path):
+    op = "tests.pipelines.ops_for_tests:MeasureLength"
+    with pytest.raises(ConfigError, match=r"the stages need 64.5 GPUs at once \(MeasureLength 64, MeasureLength 0.5\)"):
+        run(source(["good"]), target(tmp_path / "m"), (Stage(op=op, num_gpus=64.0), Stage(op=op, num_gpus=0.5)), quiet=True)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_bug_stops_the_run_with_its_own_error(tmp_path, engine):
     with pytest.raises(ZeroDivisionError, match="a bug in an op"):
