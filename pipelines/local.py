@@ -23,9 +23,14 @@ def build(stage: Stage) -> Callable[[pa.Table], pa.Table]:
     return resolve_name(stage.op)(**stage.kwargs)
 
 
-def run_ops(ops: Sequence, table: pa.Table) -> pa.Table:
-    for op in ops:
-        table = apply_op(op, table)
+def build_all(stages: Sequence[Stage]) -> list[tuple[Callable, int | None]]:
+    """The ops with their batch sizes."""
+    return [(build(stage), stage.batch_size) for stage in stages]
+
+
+def run_ops(ops: Sequence[tuple[Callable, int | None]], table: pa.Table) -> pa.Table:
+    for op, batch_size in ops:
+        table = apply_op(op, table, batch_size)
     return table
 
 
@@ -38,10 +43,10 @@ def run_local(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, begin: Cal
         begin(keys)
         if suspects.intersection(keys):
             rows = pa.concat_tables([run_alone(block.slice(i, 1), stages) if k in suspects
-                                     else run_ops(ops := ops or [build(s) for s in stages], block.slice(i, 1))
+                                     else run_ops(ops := ops or build_all(stages), block.slice(i, 1))
                                      for i, k in enumerate(keys)])
         else:
-            ops = ops or [build(s) for s in stages]
+            ops = ops or build_all(stages)
             rows = run_ops(ops, block)
         yield keys, rows
 
@@ -69,7 +74,7 @@ def run_alone(row: pa.Table, stages: Sequence[Stage]) -> pa.Table:
 
 def _child(connection, row: pa.Table, stages: list[Stage]) -> None:
     try:
-        connection.send(("rows", run_ops([build(s) for s in stages], row)))
+        connection.send(("rows", run_ops(build_all(stages), row)))
     except Exception as error:  # handed to the parent, which raises it
         connection.send(("error", error))
 

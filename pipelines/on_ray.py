@@ -23,7 +23,7 @@ import ray
 from manifests.columns import NUM_ATTEMPTS, set_column
 from manifests.errors import ConfigError, RunStopped
 
-from .local import MAX_ATTEMPTS, build, put_aside, run_ops
+from .local import MAX_ATTEMPTS, build_all, put_aside, run_ops
 from .stage import Stage
 
 LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError)
@@ -214,5 +214,5 @@ class _Worker:
         self.stages, self.ops = stages, None
 
     def run(self, rows: pa.Table) -> pa.Table:
-        self.ops = self.ops or [build(stage) for stage in self.stages]
+        self.ops = self.ops or build_all(self.stages)
         return run_ops(self.ops, rows)

@@ -157,7 +157,7 @@ class AskConfig:
             cache = "" if storage.is_uri(self.output) else storage.join(self.output, "answers")
             kwargs |= {"urls": self.url, "model": self.annotator_model, "cache": cache}
         # Workers that ask wait for the server most of the time.
-        return Stage(op=op, kwargs=kwargs, batch_size=16, num_cpus=0.0 if classical else 0.5)
+        return Stage(op=op, kwargs=kwargs, num_cpus=0.0 if classical else 0.5)
 
 
 def apply_rules(*rules: Rule) -> Stage:

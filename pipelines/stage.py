@@ -23,12 +23,13 @@ class Stage:
     """`op` is "module:Class", built on the worker with `kwargs` (plain values only).
 
     `num_cpus = 0` marks arithmetic that is cheaper than sending it away: it runs in the
-    driver. `workers` is the size of the actor pool; None = what the cluster bears.
+    driver. `workers` is the size of the actor pool; None = what the cluster bears. `batch_size`
+    is the number of rows that the op gets at once; None = the block as it comes.
     """
 
     op: str
     kwargs: dict = field(default_factory=dict)
-    batch_size: int = 64
+    batch_size: int | None = None
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     workers: int | None = None
@@ -70,15 +71,21 @@ def check(stages: Sequence[Stage], schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def apply_op(op, table: pa.Table) -> pa.Table:
+def apply_op(op, table: pa.Table, batch_size: int | None = None) -> pa.Table:
     """Run an op on the rows that are still live; dropped rows pass by, with nulls in new columns."""
     dropped = pc.is_valid(table[DROP_REASON.name])
     if not pc.any(dropped).as_py():
-        return op(table)
+        return _in_batches(op, table, batch_size)
     live_rows, dropped_rows = pc.indices_nonzero(pc.invert(dropped)), pc.indices_nonzero(dropped)
-    done = op(table.take(live_rows))
+    done = _in_batches(op, table.take(live_rows), batch_size)
     both = pa.concat_tables([done, pass_by(table.take(dropped_rows), done.schema)])
     return both.take(pc.array_sort_indices(pa.concat_arrays([live_rows, dropped_rows])))
+
+
+def _in_batches(op, table: pa.Table, batch_size: int | None) -> pa.Table:
+    if batch_size is None or table.num_rows <= batch_size:
+        return op(table)
+    return pa.concat_tables(op(table.slice(i, batch_size)) for i in range(0, table.num_rows, batch_size))
 
 
 def pass_by(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -20,7 +20,7 @@ from manifests.schema import VIDEOS
 from pipelines import ledger as ledger_module
 from pipelines.ledger import Ledger
 from pipelines.run import Guard, TableSource, Target, run
-from pipelines.stage import Stage, check
+from pipelines.stage import Stage, apply_op, check
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILS = Rule(column="value")
@@ -69,6 +69,18 @@ def test_ray_and_local_write_the_same_bytes(tmp_path):
     for engine in ("local", "ray"):
         go(tmp_path / engine, paths, engine=engine)
     assert files(tmp_path / "local") == files(tmp_path / "ray")
+
+
+def test_an_op_gets_no_more_rows_at_once_than_its_stage_says():
+    seen = []
+    table = source([f"good-{i}" for i in range(10)])._table
+
+    def op(rows):
+        seen.append(rows.num_rows)
+        return rows
+
+    assert apply_op(op, table, 4).equals(table) and seen == [4, 4, 2]
+    assert apply_op(op, table).equals(table) and seen[3:] == [10]
 
 
 @pytest.mark.ray
