@@ -20,10 +20,12 @@ from manifests.media_store import MediaStore
 from manifests.spans import read_picture, read_span
 
 from .backends import Track, open_backend
+from .cut_reference import largest_part
 from .list_edits import color_name, place_name
 
 FPS, SECONDS = 8.0, 2.5   # what the segmenter sees of a clip: enough to tell what moves
 SHORT_PX = 360            # of these frames
+RING = 0.25               # width of what surrounds an object, in the root of its area
 REPEATED = 0.25           # share of an object that was found before: then nothing new stands out
 JPEG = 95
 
@@ -37,6 +39,8 @@ FOUND = pa.struct([
     column("score", pa.float32(), "how sure the segmenter is; 0 = it was not found", "0 to 1"),
     column("share", pa.float32(), "share of the key frame that it covers", "0 to 1"),
     column("cut", pa.float32(), "share of its box's outline that lies on the left, right or upper frame border"),
+    column("solid", pa.float32(), "share of its convex hull that it fills: shreds and fringes fill little", "0 to 1"),
+    column("contrast", pa.float32(), "share of its colours that what surrounds it has not", "0 to 1"),
 ])
 
 
@@ -116,7 +120,7 @@ class FindObjects:
         return track if track is not None and track.masks.any() else None
 
     def _measured(self, key: np.ndarray, path: str, time_s: float, mask: np.ndarray, track: Track) -> dict:
-        big = resized(mask, key.shape)
+        big = resized(largest_part(mask), key.shape)  # one thing, not three bottles
         name = f"the {'person' if track.phrase == 'person' else f'{color_name(key, big)} object'}"
         told = f"Take {name}{place_name(big)} out of the picture and show it whole before quite another scene."
         return self._object(name, place_name(big), told, time_s, path, key, big, track.score)
@@ -124,10 +128,11 @@ class FindObjects:
     def _object(self, name: str, place: str | None, told: str, time_s: float, path: str, key: np.ndarray,
                 mask: np.ndarray | None, score: float) -> dict:
         found = mask is not None and bool(mask.any())
+        form = {"share": float(mask.mean()), "cut": cut_off(mask), "solid": solidity(mask),
+                "contrast": contrast(key, mask)} if found else dict.fromkeys(("share", "cut", "solid", "contrast"), 0.0)
         return {"name": name, "place": place, "instruction": told, "time_s": time_s, "frame_path": path,
                 "mask_path": self.store.image(mask.astype(np.uint8) * 255) if found else None,
-                "score": float(score) if found else 0.0, "share": float(mask.mean()) if found else 0.0,
-                "cut": cut_off(mask) if found else 0.0}
+                "score": float(score) if found else 0.0, **form}
 
 
 def cut_off(mask: np.ndarray) -> float:
@@ -136,6 +141,29 @@ def cut_off(mask: np.ndarray) -> float:
         return 0.0
     box = np.ptp(np.flatnonzero(mask.any(axis=1))) + np.ptp(np.flatnonzero(mask.any(axis=0))) + 2
     return float(mask[:, 0].sum() + mask[:, -1].sum() + mask[0].sum()) / float(2 * box)
+
+
+def solidity(mask: np.ndarray) -> float:
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.contourArea(cv2.convexHull(np.concatenate(outlines)))
+    return min(1.0, float(mask.sum()) / hull) if hull else 1.0
+
+
+def contrast(frame: np.ndarray, mask: np.ndarray) -> float:
+    """Where an object has just left its place, the outline holds what is behind it, and this is low."""
+    width = max(3, round(RING * float(np.sqrt(mask.sum()))))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1,) * 2)
+    ring = (cv2.dilate(mask.astype(np.uint8), disc) > 0) & ~mask
+    if not ring.any():
+        return 0.0
+    return 1.0 - float(np.minimum(colours(frame[mask]), colours(frame[ring])).sum())
+
+
+def colours(pixels: np.ndarray) -> np.ndarray:
+    """Shares of `(n, 3)` uint8 RGB pixels in coarse bins of CIELab."""
+    lab = cv2.cvtColor(pixels.reshape(-1, 1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0]
+    counts, _ = np.histogramdd(lab, bins=(8, 12, 12), range=((0, 100), (-96, 96), (-96, 96)))
+    return counts / max(counts.sum(), 1)
 
 
 def painted_over(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -22,14 +22,14 @@ from manifests.schema import PAIRS
 from manifests.spans import read_image, read_picture
 
 from .backends import EditRequest, open_backend
+from .find_objects import colours
 from .list_edits import PLACES
 
 CLASSICAL = "classical"
 CONTEXT = 2.0     # sides of what is cut out around an object, in sides of its box
 NARROWEST = 0.8   # width of that, in its height
 SCENE_PX = 1024   # longer side of a scene
-BLUR = 0.012      # of a scene, in its shorter sides: the object stays the one thing that is in focus
-BINS, RANGE = (4, 8, 8), ((0, 100), (-96, 96), (-96, 96))  # CIELab
+BLUR = 0.02      # of a scene, in its shorter sides: the object stays the one thing that is in focus
 
 
 class PlaceObject:
@@ -108,9 +108,3 @@ def least_alike(background: np.ndarray, scenes: list[np.ndarray]) -> np.ndarray:
     """The scene whose colours have least in common with the `(n, 3)` pixels of the key frame's background."""
     own = colours(background)
     return min(scenes, key=lambda scene: float(np.minimum(own, colours(scene[::4, ::4].reshape(-1, 3))).sum()))
-
-
-def colours(pixels: np.ndarray) -> np.ndarray:
-    lab = cv2.cvtColor(pixels.reshape(-1, 1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0]
-    counts, _ = np.histogramdd(lab, bins=BINS, range=RANGE)
-    return counts / max(counts.sum(), 1)

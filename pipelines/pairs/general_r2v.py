@@ -49,6 +49,7 @@ NEEDS = Needs(
     cost="COST",
 )
 MEASURED = ("brightness", "colors", "camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
+ROWS = 2            # that a worker is given at once: clips, or objects
 SCENES_HELD = 512   # frames of other films that are held to choose scenes from
 SCENES_OFFERED = 3  # of them for each object
 _CLIP = (
@@ -78,6 +79,8 @@ OBJECTS = pa.schema([
     column("object_score", pa.float32(), "how sure the segmenter is", "0 to 1"),
     column("object_share", pa.float32(), "share of the key frame that it covers", "0 to 1"),
     column("object_cut", pa.float32(), "share of its box's outline that the frame cuts off"),
+    column("object_solid", pa.float32(), "share of its convex hull that it fills", "0 to 1"),
+    column("object_contrast", pa.float32(), "share of its colours that what surrounds it has not", "0 to 1"),
     column("scene_paths", pa.list_(pa.string()), "files with scenes that it may be put into"),
     column("scene_times_s", pa.list_(pa.float64()), "the moment of each", "s"),
     *ACCOUNT,
@@ -123,6 +126,10 @@ class Config(AskConfig, ClipConfig):
     """Largest share of the key frame that an object covers; more is a background."""
     object_cut_max: float = 0.2
     """Largest share of an object's outline that the frame's border makes: a part says little about the whole."""
+    object_solid_min: float = 0.6
+    """Least share of its convex hull that an object fills; a walking person fills 0.65."""
+    object_contrast_min: float = 0.4
+    """Least share of its colours that what surrounds it lacks."""
     shown_min: float = 0.5
     """Least share of the object's colours that one place of the reference shows."""
     reference_min_px: int = 128
@@ -157,6 +164,8 @@ class Config(AskConfig, ClipConfig):
             Rule(column="object_score", min=self.object_score_min, why="nothing that was found for sure"),
             Rule(column="object_share", min=0.006, max=self.object_share_max, why="a speck, or a background"),
             Rule(column="object_cut", max=self.object_cut_max, why="half of a thing"),
+            Rule(column="object_solid", min=self.object_solid_min, why="a fringe of something, or several things"),
+            Rule(column="object_contrast", min=self.object_contrast_min, why="looks like what surrounds it"),
         )
 
     def reference_rules(self) -> tuple[Rule, ...]:
@@ -219,13 +228,13 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     planned = steps.finish("candidates", PLANNED, (plan(live(b), config, scenes) for b in clips.batches()),
                            parents=[clips], settings=["clips", config.num_key_frames, config.max_objects,
                                                       config.measured, config.seed])
-    yield "found", (found := steps.run("candidates", planned, stages["found"], parents=[planned], rows_per_block=2,
+    yield "found", (found := steps.run("candidates", planned, stages["found"], parents=[planned], rows_per_block=ROWS,
                                        rules=config.clip_object_rules()))
     rules = (*config.object_rules(), *config.reference_rules())
     exploded = steps.finish("candidates", OBJECTS, (explode(live(b)) for b in found.batches()), parents=[found],
                             settings="objects", made_by=found.header.get("owners"))
     yield "references", (made := steps.run("candidates", exploded, stages["references"], parents=[exploded],
-                                           rules=rules, made_by=found.header.get("owners")))
+                                           rows_per_block=ROWS, rules=rules, made_by=found.header.get("owners")))
     grouped = steps.finish("candidates", GROUPED, (regroup(b, config.r2i) for b in whole_videos(made)), parents=[made],
                            settings=["clips again", config.r2i], made_by=made.header.get("owners"))
     yield "pairs", (pairs := steps.run("pairs", grouped, stages["pairs"], parents=[grouped], rules=(
@@ -279,13 +288,13 @@ def explode(found: pa.Table) -> pa.Table:
     for clip in found.to_pylist():
         for i, thing in enumerate(clip["found_objects"]):
             mine = slice(i * SCENES_OFFERED, (i + 1) * SCENES_OFFERED)
-            scenes = {name: clip[name][mine] or clip[name][:SCENES_OFFERED] for name in ("scene_paths", "scene_times_s")}
+            scenes = {n: clip[n][mine] or clip[n][:SCENES_OFFERED] for n in ("scene_paths", "scene_times_s")}
             rows.append(clip | {
                 "pair_id": make_id("pair", RECIPE, clip["clip_id"], "object", i), "task": "r2i", "object_index": i,
                 "target_path": thing["frame_path"], "target_start_s": None, "target_end_s": None,
                 "target_duration_s": None, "mask_path": thing["mask_path"], "object_name": thing["name"],
                 "object_place": thing["place"], "edit_prompt": thing["instruction"], "object_time_s": thing["time_s"],
-                **{f"object_{name}": thing[name] for name in ("score", "share", "cut")},
+                **{f"object_{name}": thing[name] for name in ("score", "share", "cut", "solid", "contrast")},
                 **scenes})
     return pa.Table.from_pylist(rows, OBJECTS)
 
