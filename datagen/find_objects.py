@@ -26,7 +26,7 @@ from .list_edits import color_name, place_name
 FPS, SECONDS = 8.0, 2.5   # what the segmenter sees of a clip: enough to tell what moves
 SHORT_PX = 360            # of these frames
 RING = 0.25               # width of what surrounds an object, in the root of its area
-REPEATED = 0.25           # share of an object that was found before: then nothing new stands out
+REPEATED = 0.1           # share of an object that was found before: then nothing new stands out
 JPEG = 95
 
 FOUND = pa.struct([

@@ -20,6 +20,7 @@ REFERENCE_PX = 128
 HEIGHTS = (0.35, 0.45, 0.55, 0.65, 0.8, 0.95)  # of the windows, in heights of the reference
 STEP = 0.15                                     # between windows, in their sides
 LIGHTS = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0)  # of L: the light of another scene
+TINTS = tuple((a, b) for a in (-8, 0, 8) for b in (-8, 0, 8) if a or b)  # of a and b: its tint
 BINS, RANGE = (8, 12, 12), ((0, 100), (-96, 96), (-96, 96))  # CIELab
 LEAST = 0.005                                   # share of the object from which a colour counts
 MIN_PIXELS = 40
@@ -55,7 +56,12 @@ def object_shown(frame: np.ndarray, mask: np.ndarray, reference: np.ndarray) -> 
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
     fill, aspect = mask.sum() / (height * width), width / height
     pixels, there = _lab(frame[inner][:, None]), _bin(_lab(reference))
-    return max(_best_window(_shares(pixels + (light, 0, 0)), there, aspect, fill) for light in LIGHTS)
+
+    def held(light: float, a: float, b: float) -> float:
+        return _best_window(_shares(pixels + np.float32((light, a, b))), there, aspect, fill)
+
+    share, light = max((held(light, 0, 0), light) for light in LIGHTS)
+    return max(share, *(held(light, a, b) for a, b in TINTS))
 
 
 def _best_window(wanted: np.ndarray, there: np.ndarray, aspect: float, fill: float) -> float:

@@ -120,17 +120,17 @@ class Config(AskConfig, ClipConfig):
     """GPUs that a worker takes for it."""
     image_px: int = 1024
     """Longer side of key frames."""
-    object_score_min: float = 0.3
+    object_score_min: float = 0.4
     """Least score of the segmenter; below it the outline follows no object."""
     object_share_max: float = 0.4
     """Largest share of the key frame that an object covers; more is a background."""
     object_cut_max: float = 0.2
     """Largest share of an object's outline that the frame's border makes: a part says little about the whole."""
-    object_solid_min: float = 0.6
-    """Least share of its convex hull that an object fills; a walking person fills 0.65."""
+    object_solid_min: float = 0.7
+    """Least share of its convex hull that an object fills; people on real clips filled 0.8 and more."""
     object_contrast_min: float = 0.4
     """Least share of its colours that what surrounds it lacks."""
-    shown_min: float = 0.5
+    shown_min: float = 0.6
     """Least share of the object's colours that one place of the reference shows."""
     reference_min_px: int = 128
     """Shortest side of a reference."""
@@ -187,7 +187,8 @@ class Config(AskConfig, ClipConfig):
 PRESETS = {
     # Without a model only what moves, who is seen and what has its own colours is found: one or two things a clip.
     "laptop": {"min_objects": 1},
-    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "segmenter": "grounded-sam2",
+    # A model's word vouches for an object, and its outline is exact: things with thin parts, and camouflage, may stay.
+    "cluster": {"object_score_min": 0.3, "object_solid_min": 0.3, "object_contrast_min": 0.15, "embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "segmenter": "grounded-sam2",
                 "segmenter_gpus": 0.25, "image_editor": "qwen-image-edit", "image_editor_gpus": 1.0},
 }
 
