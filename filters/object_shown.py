@@ -15,6 +15,8 @@ from manifests.columns import column, map_rows
 from manifests.errors import MediaError
 from manifests.spans import read_image, read_picture
 
+from .pair_frames import mask_frames
+
 LONG_PX = 512
 REFERENCE_PX = 128
 HEIGHTS = (0.35, 0.45, 0.55, 0.65, 0.8, 0.95)  # of the windows, in heights of the reference
@@ -41,8 +43,7 @@ class MeasureObjectShown:
         if not references or not row["mask_path"]:
             raise MediaError("there is no reference, or no mask of the object")
         frame = read_picture(row["target_path"], row["target_start_s"], long_px=LONG_PX)
-        mask = read_image(row["mask_path"])[..., 0]
-        mask = cv2.resize(mask, frame.shape[1::-1], interpolation=cv2.INTER_AREA) > 127
+        mask = next(mask_frames(row["mask_path"], frame.shape[1::-1]))
         return {"object_shown": min(object_shown(frame, mask, read_image(p, long_px=REFERENCE_PX)) for p in references)}
 
 

@@ -188,8 +188,9 @@ PRESETS = {
     # Without a model only what moves, who is seen and what has its own colours is found: one or two things a clip.
     "laptop": {"min_objects": 1},
     # A model's word vouches for an object, and its outline is exact: things with thin parts, and camouflage, may stay.
-    "cluster": {"object_score_min": 0.3, "object_solid_min": 0.3, "object_contrast_min": 0.15, "embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "segmenter": "grounded-sam2",
-                "segmenter_gpus": 0.25, "image_editor": "qwen-image-edit", "image_editor_gpus": 1.0},
+    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "segmenter": "grounded-sam2",
+                "segmenter_gpus": 0.25, "image_editor": "qwen-image-edit", "image_editor_gpus": 1.0,
+                "object_score_min": 0.3, "object_solid_min": 0.3, "object_contrast_min": 0.15},
 }
 
 
