@@ -29,6 +29,7 @@ from .ask import Annotator
 S, F, LIST = pa.string(), pa.float64(), pa.list_(pa.string())
 TYPES = {"start_s": F, "end_s": F, "time_s": F, "source_start_s": F, "source_end_s": F, "target_start_s": F,
          "target_end_s": F, "source_time_s": F, "target_time_s": F, "key_times_s": pa.list_(F), "images": LIST,
+         "caption_times_s": pa.list_(F), "object_names": LIST, "object_places": LIST,
          "candidates": LIST, "reference_paths": LIST, "texts": LIST, "camera_speed": F, "target_face_height": F,
          "possible_edits": pa.list_(pa.struct([(name, S) for name in ("prompt", "kind", "object")])),
          **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit"), F)}
@@ -96,6 +97,8 @@ def sample_table(folder: str, video: str = "") -> pa.Table:
         "edited_path": pictures[1], "reference_path": pictures[2], "reference_paths": pictures[:2],
         "transition": "The view changes a little.", "instruction": "Make the scene look like evening.",
         "forward_instruction": "Remove the ball from the video.", "edit_prompt": "Paint the wall green.",
+        "caption_times_s": times[2:], "object_names": ["the ball", "the table"],
+        "object_places": [" on the left", None],
         "object_name": "the ball", "candidates": ["Turn day into night.", "Remove the car.", "Add a hat."],
         "possible_edits": [{"prompt": "Remove the red ball.", "kind": "remove", "object": "the red ball"}],
         "camera_move": "zoom in", "camera_speed": 0.03, "target_face_height": 0.2,

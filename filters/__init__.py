@@ -26,4 +26,5 @@ PAIR_FILTERS = {
     "edit_motion": "filters.edit_motion:MeasureEditMotion",
     "faces_kept": "filters.faces_kept:MeasureFacesKept",
     "background_similarity": "filters.background_similarity:MeasureBackgroundSimilarity",
+    "object_shown": "filters.object_shown:MeasureObjectShown",
 }

@@ -8,5 +8,6 @@ PIPELINES = {
     "diverse-edits": "pipelines.pairs.diverse_edits",
     "motion-aware-editing": "pipelines.pairs.motion_aware",
     "person-r2v": "pipelines.pairs.person_r2v",
+    "general-r2v": "pipelines.pairs.general_r2v",
     "reasoning-text": "pipelines.pairs.reasoning_text",
 }

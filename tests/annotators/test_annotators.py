@@ -22,7 +22,7 @@ from .chat_server import chat_server
 from .conftest import MEASURE_FIELDS, measures
 
 MEASURED = {"people", "transition", "instruction", "difference", "key-frames", "rewrite", "swap", "removal", "reasoning", "judge",
-            "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person"}
+            "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person", "references"}
 
 
 @pytest.fixture
