@@ -23,7 +23,7 @@ KINDS = {"removal": "remove", "addition": "insert", "replacement": "replace", "r
          "style": "stylise"}
 SWAPPED = {"removal": "addition", "addition": "removal", "replacement": "replacement"}  # paper, section 3.3
 NEEDS_OBJECT = ("removal", "replacement", "recolour")
-CUTS = {"ball": "a red ball", "coin": "a large brass coin", "moon": "a grey stone ball", "rocket": "a white rocket",
+CUTS = {"ball": "a red ball", "coin": "a large brass coin", "moon": "a grey stone ball", "planet": "an orange planet",
         "astronaut": "an astronaut in an orange suit"}
 PLACES = {" on the left": 0.2, " in the middle": 0.5, " on the right": 0.8}  # centre of what is added
 TALL, BOTTOM = 0.3, 0.94  # of the picture: height of what is added, and where it stands
