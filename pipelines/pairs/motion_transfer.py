@@ -24,9 +24,9 @@ from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
 from manifests.ids import make_id
 from manifests.manifest import Manifest, live
-from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
+from ..clip_edits import ClipEditConfig
 from ..recipe import ClipConfig, Needs, Steps, apply_rules
 from ..run import require_accepted
 from ..stage import Stage
@@ -54,17 +54,11 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ClipConfig):
+class Config(ClipEditConfig, ClipConfig):
     """Settings of the recipe."""
 
     people_only: bool = True
     """Only clips with people, as in the paper; without, whatever is tracked lends its motion."""
-    fps: float = TRAINER_FPS
-    """Frame rate of the media; the trainer's is 16."""
-    max_frames: int = MAX_FRAMES
-    """Most frames of a video, 4 n + 1."""
-    short_px: int = 480
-    """Short side of the media; nothing is enlarged."""
     pose: str = ""
     """dwpose (the paper's); empty = silhouettes, because nothing without weights finds skeletons."""
     pose_model: str = ""
@@ -73,17 +67,6 @@ class Config(ClipConfig):
     """ONNX file of DWPose's person detector, e.g. yolox_l.onnx."""
     video_editor: str = ""
     """Pose to video: bernini (our renderer), wan-vace, or module:Class; empty = the drawn poses are the reference."""
-    video_editor_model: str = ""
-    """Folder or hub id of its model."""
-    gpus: float = 0.0
-    """GPUs that a worker takes for poses and video."""
-    segmenter: str = "classical"
-    """classical (no weights) or grounded-sam2: who finds and follows the person."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for the segmenter."""
-    score_min: float = 0.72
-    """Least score of the segmenter. Classical: below 0.7 masks held parts of objects or lost them (6 real clips looked at);
-    GroundingDINO's own threshold is 0.35."""
     presence_min: float = 0.9
     """Least share of frames with something drawn."""
     motion_min: float = 0.02
@@ -91,17 +74,14 @@ class Config(ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
-            raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
         if self.pose == "dwpose" and not (self.pose_model and self.pose_detector):
             raise ConfigError("pose dwpose needs --pose-model and --pose-detector, its two ONNX files")
         if self.video_editor and not self.pose:
             raise ConfigError(f"video editor {self.video_editor} makes a video of poses, and there is no --pose")
 
     def object_rules(self) -> tuple[Rule, ...]:
-        drawn = (Rule(column="object_score", min=self.score_min, why="the mask follows nobody"),
-                 Rule(column="object_share", min=0.01, max=0.7, why="a speck, or everything"))
-        return () if self.pose else drawn
+        """Poses need no mask."""
+        return () if self.pose else super().object_rules()
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="target_path", why="could not be made"),
@@ -119,16 +99,11 @@ PRESETS = {
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media = config.media_root
     poses = {"model": config.pose_model, "detector": config.pose_detector} if config.pose == "dwpose" else {}
-    track = Stage(op="datagen.track_object:TrackObject", batch_size=1, workers=config.workers,
-                  num_gpus=config.segmenter_gpus,
-                  kwargs={"media": media, "segmenter": config.segmenter, "phrased": True, "fps": config.fps,
-                          "max_frames": config.max_frames, "short_px": config.short_px})
     render = Stage(op="datagen.render_motion:RenderMotion", batch_size=1, num_gpus=config.gpus, workers=config.workers,
                    kwargs={"media": media, "pose": config.pose, "pose_options": poses, "editor": config.video_editor,
-                           "editor_options": {"model": config.video_editor_model, "task": "v2v"}
-                           if config.video_editor_model else {}, "fps": config.fps, "seed": config.seed})
-    rules = config.object_rules()
-    return {"pairs": (track, *((apply_rules(*rules),) if rules else ()), render, apply_rules(*config.pair_rules()))}
+                           "editor_options": config.editor_options(), "fps": config.fps, "seed": config.seed})
+    return {"pairs": (config.track(phrased=True), apply_rules(*config.object_rules()), render,
+                      apply_rules(*config.pair_rules()))}
 
 
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:

@@ -31,9 +31,10 @@ from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
 from manifests.ids import digest, make_id
 from manifests.manifest import Manifest, live
-from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS, condition
+from manifests.messages import condition
 from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
 
+from ..clip_edits import ClipEditConfig
 from ..recipe import AskConfig, ClipConfig, Needs, Steps, apply_rules
 from ..run import require_accepted
 from ..stage import Stage, pass_by
@@ -69,7 +70,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipConfig):
+class Config(AskConfig, ClipEditConfig, ClipConfig):
     """Settings of the recipe."""
 
     edits: tuple[str, ...] = tuple(KINDS)
@@ -86,41 +87,18 @@ class Config(AskConfig, ClipConfig):
     """Also the -Ref variant, with the edited object as reference."""
     frames: bool = True
     """Also "propagation" rows: source and edited first frame → target."""
-    fps: float = TRAINER_FPS
-    """Frame rate of the pairs; the trainer's is 16."""
-    max_frames: int = MAX_FRAMES
-    """Most frames of a pair, 4 n + 1."""
-    short_px: int = 480
-    """Short side of the pairs; nothing is enlarged."""
     image_editor: str = "classical"
     """Image editor of the first frame: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
     image_editor_model: str = ""
     """Folder or hub id of its model; empty = its own default."""
     image_editor_gpus: float = 0.0
     """GPUs that a worker takes for the image editor."""
-    video_editor: str = "classical"
-    """Propagation model: classical (optical flow), bernini (our renderer), wan-vace, or module:Class."""
-    video_editor_model: str = ""
-    """Folder or hub id of its model."""
-    gpus: float = 0.0
-    """GPUs that a worker takes for the propagation model and the inpainter."""
     inpainter: str = "classical"
     """Who removes: classical, wan-vace, diffusers, or module:Class; empty = the propagation model, as all else."""
     inpainter_model: str = ""
     """Folder or hub id of its model."""
     direct: tuple[str, ...] = DIRECT
     """Edits that the classical video editor makes frame by frame with steady settings, where flow is worse."""
-    segmenter: str = "classical"
-    """classical (no weights) or grounded-sam2: who finds and follows objects."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for the segmenter."""
-    score_min: float = 0.72
-    """Least score of the segmenter. Classical: below 0.7 masks held parts of objects or lost them (6 real clips looked at);
-    GroundingDINO's own threshold is 0.35."""
-    object_min: float = 0.01
-    """Least mean share of the picture that the object covers."""
-    object_max: float = 0.5
-    """Largest such share; what is behind more than half of the picture nobody can tell."""
     judge_min: float = 3.0
     """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
 
@@ -131,8 +109,6 @@ class Config(AskConfig, ClipConfig):
             raise ConfigError(f"no edit {unknown[0]!r}; known: {', '.join(KINDS)}")
         if not self.edits or self.per_clip < 1 or self.attempts < 1:
             raise ConfigError("edits, per_clip and attempts: at least one of each")
-        if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
-            raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
         if self.measured != (self.image_editor == "classical"):
             raise ConfigError("the classical image editor does listed edits, and models need a model's prompt: "
                               f"annotator {self.annotator} does not go with image editor {self.image_editor}")
@@ -145,10 +121,6 @@ class Config(AskConfig, ClipConfig):
     def left(self) -> tuple[str, ...]:
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
         return (*self.direct, *(("removal",) if self.inpainter else ()))
-
-    def object_rules(self) -> tuple[Rule, ...]:
-        return (Rule(column="object_score", min=self.score_min, why="the mask follows no object"),
-                Rule(column="object_share", min=self.object_min, max=self.object_max, why="a speck, or everything"))
 
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
@@ -165,16 +137,13 @@ PRESETS = {
     "laptop": {"short_px": 320, "max_frames": 49},
     "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "image_editor": "qwen-image-edit",
                 "image_editor_gpus": 1.0, "video_editor": "bernini", "gpus": 1.0, "inpainter": "", "direct": (),
-                "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35, "attempts": 2, "keep_rejects": True},
+                "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
+                "attempts": 2, "keep_rejects": True},
 }
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media, named = config.media_root, lambda model: {"model": model} if model else {}
-    track = Stage(op="datagen.track_object:TrackObject", batch_size=1, workers=config.workers,
-                  num_gpus=config.segmenter_gpus,
-                  kwargs={"media": media, "segmenter": config.segmenter, "phrased": not config.measured,
-                          "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px})
     found = _where(NEEDS_OBJECT, config.object_rules())
     write = config.ask("annotators.planned_edit:WritePlannedEdit")
     listed = Stage(op="datagen.list_clip_edits:ListClipEdits", kwargs={"seed": config.seed}, num_cpus=0.0)
@@ -184,9 +153,10 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
                          "listed": config.measured, "picture": "frame_path", "leave": config.left(),
                          "seed": config.seed})
     carry = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
-                  kwargs={"media": media, "backend": config.video_editor, "options": named(config.video_editor_model),
+                  kwargs={"media": media, "backend": config.video_editor, "options": config.editor_options(),
                           "inpainter": config.inpainter, "inpainter_options": named(config.inpainter_model),
                           "direct": config.direct, "listed": config.measured, "fps": config.fps, "seed": config.seed})
+    track = config.track(phrased=not config.measured)
     begin = (track, found, listed, write) if config.measured else (write, track, found)
     return {
         "candidates": (*begin, apply_rules(*config.edit_rules()), edit, carry, *checked(config, "local-edit")),

@@ -23,10 +23,10 @@ from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
 from manifests.ids import make_id
 from manifests.manifest import Manifest, live
-from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
-from ..recipe import AskConfig, Needs, RunConfig, Steps, apply_rules
+from ..clip_edits import ClipEditConfig
+from ..recipe import AskConfig, Needs, Steps, apply_rules
 from ..run import require_accepted
 from ..stage import Stage
 
@@ -52,40 +52,20 @@ PLANNED = pa.schema([
     column("reference_path", pa.string(), "the first reference"),
     column("object_name", pa.string(), "the object in words, as the given pairs or a segmenter call it"),
     column("edited_thing", pa.string(), "the same, or what the recipe is told: the segmenter looks for it"),
+    column("edited_path", pa.string(), "first frame of the target, a picture"),
     column("forward_instruction", pa.string(), "the instruction that took the object out"),
     *ACCOUNT,
 ])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, RunConfig):
+class Config(AskConfig, ClipEditConfig):
     """Settings of the recipe; `input` is a PAIRS manifest with r2v pairs."""
 
-    fps: float = TRAINER_FPS
-    """Frame rate of the pairs; the trainer's is 16."""
-    max_frames: int = MAX_FRAMES
-    """Most frames of a pair, 4 n + 1."""
-    short_px: int = 480
-    """Short side of the pairs; nothing is enlarged."""
     thing: str = "person"
     """What a segmenter that can read looks for where the given pairs have no `object_name`."""
-    segmenter: str = "classical"
-    """classical (no weights) or grounded-sam2: who finds and follows the object."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for the segmenter."""
-    video_editor: str = "classical"
-    """Who edits the target: classical, bernini (our renderer), wan-vace, or module:Class."""
-    video_editor_model: str = ""
-    """Folder or hub id of its model."""
-    gpus: float = 0.0
-    """GPUs that a worker takes for it."""
     inpainter: str = "classical"
     """Who removes: classical, wan-vace, or module:Class; empty = the video editor, by the instruction alone."""
-    score_min: float = 0.72
-    """Least score of the segmenter. Classical: below 0.7 masks held parts of objects or lost them (6 real clips looked at);
-    GroundingDINO's own threshold is 0.35."""
-    object_max: float = 0.5
-    """Largest mean share of the picture that the object covers; behind more than that nobody can tell what is."""
     lost_min: float = 0.1
     """Least loss of likeness with the reference: what was in the target and is not in the input."""
     shown_min: float = 0.15
@@ -94,17 +74,11 @@ class Config(AskConfig, RunConfig):
     def __post_init__(self):
         super().__post_init__()
         self.check_annotator()
-        if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
-            raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
 
     @property
     def measured(self) -> bool:
         """Is the object named and found without a model?"""
         return self.annotator == "classical"
-
-    def object_rules(self) -> tuple[Rule, ...]:
-        return (Rule(column="object_score", min=self.score_min, why="the mask follows no object"),
-                Rule(column="object_share", min=0.01, max=self.object_max, why="a speck, or everything"))
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="instruction", why="the prompt"),
@@ -115,26 +89,22 @@ class Config(AskConfig, RunConfig):
 
 PRESETS = {
     "laptop": {"short_px": 320, "max_frames": 49},
-    "cluster": {"annotator": "openai", "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35, "video_editor": "bernini",
-                "gpus": 1.0, "inpainter": ""},
+    "cluster": {"annotator": "openai", "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
+                "video_editor": "bernini", "gpus": 1.0, "inpainter": ""},
 }
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media = config.media_root
-    track = Stage(op="datagen.track_object:TrackObject", batch_size=1, workers=config.workers,
-                  num_gpus=config.segmenter_gpus,
-                  kwargs={"media": media, "segmenter": config.segmenter, "phrased": not config.measured,
-                          "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px})
     edit = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
                  kwargs={"media": media, "backend": config.video_editor, "inpainter": config.inpainter,
-                         "options": {"model": config.video_editor_model} if config.video_editor_model else {},
+                         "options": config.editor_options(),
                          "direct": EDITS, "listed": False, "edit": "removal_kind", "told": "removal_instruction",
                          "fps": config.fps, "seed": config.seed})
     measures = tuple(Stage(op=op, batch_size=1, workers=config.workers) for op in (
         "filters.reference_presence:MeasureReferencePresence", "filters.edit_region:MeasureEditRegion",
         "filters.edit_motion:MeasureEditMotion", "filters.faces_kept:MeasureFacesKept"))
-    find = (track, apply_rules(*config.object_rules()))
+    find = (config.track(phrased=not config.measured), apply_rules(*config.object_rules()))
     write = config.ask("annotators.removal_prompt:WriteRemoval")
     return {
         "candidates": (*((*find, write) if config.measured else (write, *find)),
@@ -197,6 +167,7 @@ def turn(made: pa.Table) -> pa.Table:
     """The edited clip becomes the input, the film the target; what took the object out is to be written back."""
     rows = [row | {
         "forward_instruction": row["removal_instruction"],
+        "edited_path": row["frame_path"], "frame_path": row["edited_path"],
         "edit": "addition" if row["removal_kind"] == "removal" else "replacement",
         **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
            for name in ("path", "start_s", "end_s", "duration_s")},
