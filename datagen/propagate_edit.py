@@ -20,6 +20,7 @@ from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
 
 from .backends import EditRequest, open_backend
+from .cut_reference import largest_part
 from .edit_clip import SIDES
 from .edit_picture import changed_mask, references_of
 from .list_clip_edits import KINDS, NEEDS_OBJECT
@@ -43,6 +44,9 @@ class PropagateEdit:
     adds = (*SIDES, PAIRS.schema.field("mask_path"),
             column("edited_path", pa.string(), "first frame of the target, a picture"),
             column("changed_path", pa.string(), "picture, white = pixels of it that visibly changed"),
+            column("new_mask_path", pa.string(), "picture, white = what the edit made in that frame; null = its outline "
+                                                 "is not known"),
+            column("edit_kept", pa.float32(), "least area of the added thing in a frame, against the first", "0 to 1"),
             column("pair_num_frames", pa.int32(), "frames of source and of target"))
     neutral = ("media",)
 
@@ -82,10 +86,15 @@ class PropagateEdit:
         target = self.store.video(made, fps=self.fps)
         seconds = {f"{side}_{name}": value for side in ("source", "target")
                    for name, value in (("start_s", 0.0), ("end_s", target.end_s), ("duration_s", target.end_s))}
-        changed = changed_mask(frames[0], first).astype(np.uint8) * 255
+        changed, touched = changed_mask(frames[0], first), self._touched(row[self.edit], frames, made, masks)
+        new = {"addition": lambda: filled(changed), "recolour": lambda: None if masks is None else masks[0]}
+        new_mask = new.get(row[self.edit], lambda: None)()
+        kept = touched.mean(axis=(1, 2)) if row[self.edit] == "addition" else None
         return {**seconds, "source_path": row["work_path"], "target_path": target.path,
-                "mask_path": self._mask(row[self.edit], frames, made, masks), "pair_num_frames": len(frames),
-                "edited_path": self.store.image(first), "changed_path": self.store.image(changed)}
+                "mask_path": self._mask(touched), "pair_num_frames": len(frames),
+                "edited_path": self.store.image(first), "changed_path": self._picture(changed),
+                "new_mask_path": None if new_mask is None else self._picture(new_mask),
+                "edit_kept": None if kept is None or not kept[0] else float(min(1.0, kept.min() / kept[0]))}
 
     def _edit(self, row: dict, frames: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The edited clip, and the edited first frame at its size."""
@@ -111,13 +120,31 @@ class PropagateEdit:
                            mask=masks if row[self.edit] in NEEDS_OBJECT else None, seed=seed,
                            params=json.loads(listed.get("params") or "{}"))
 
-    def _mask(self, edit: str, frames: np.ndarray, made: np.ndarray, masks: np.ndarray | None) -> str:
+    @staticmethod
+    def _touched(edit: str, frames: np.ndarray, made: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+        """bool `(T, H, W)`: where the edit lies."""
         if edit == "style":
-            return self.store.image(np.full(frames.shape[1:3], 255, np.uint8))
+            return np.ones(frames.shape[:3], bool)
         radius = EDGE * min(frames.shape[1:3])
         if edit in ("removal", "recolour") and masks is not None:
-            touched = np.stack([grow(m, radius) for m in masks])
-        else:
-            touched = np.stack([grow(changed_mask(a, b), radius) for a, b in zip(frames, made, strict=True)])
-            touched |= masks if edit == "replacement" and masks is not None else False
+            return np.stack([grow(m, radius) for m in masks])
+        touched = np.stack([grow(changed_mask(a, b), radius) for a, b in zip(frames, made, strict=True)])
+        return touched | masks if edit == "replacement" and masks is not None else touched
+
+    def _mask(self, touched: np.ndarray) -> str:
+        if touched.all():
+            return self._picture(touched[0])
         return self.store.video(mask_frames(touched), fps=self.fps, crf=MASK_CRF).path
+
+    def _picture(self, mask: np.ndarray) -> str:
+        return self.store.image(mask.astype(np.uint8) * 255)
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """The largest part of a mask, its gaps closed: the outline of one thing."""
+    if not mask.any():
+        return mask
+    size = max(3, round(min(mask.shape) / 40) | 1)
+    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((size, size), np.uint8))
+    outlines, _ = cv2.findContours(largest_part(closed > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0

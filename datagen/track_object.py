@@ -28,7 +28,7 @@ class TrackObject:
     At most `max_frames` at `fps`, cut to 4 n + 1, the shorter side at most `short_px`; the longest run of frames
     that shows the object. With `phrased` the segmenter looks for the words of `edited_thing`, else for
     `phrases`. A clip in which nothing is found, or for less than `min_frames`, keeps its frames and has null
-    in the object's columns: not every edit needs one.
+    (score and share: 0) in the object's columns: not every edit needs one.
     """
 
     adds = (
@@ -40,8 +40,8 @@ class TrackObject:
         column("object_mask_path", pa.string(), "picture, white = the object in the first frame"),
         column("object_name", pa.string(), "the object in words: looks and place"),
         column("object_phrase", pa.string(), "what the segmenter calls it"),
-        column("object_score", pa.float32(), "how sure the segmenter is", "0 to 1"),
-        column("object_share", pa.float32(), "mean share of the picture that it covers", "0 to 1"),
+        column("object_score", pa.float32(), "how sure the segmenter is; 0 = nothing was found", "0 to 1"),
+        column("object_share", pa.float32(), "mean share of the picture that it covers; 0 = nothing", "0 to 1"),
     )
     neutral = ("media",)
 
@@ -75,8 +75,10 @@ class TrackObject:
         if len(run) < self.min_frames:
             track, run = None, range(len(frames))
         start, num = run.start, (len(run) - 1) // 4 * 4 + 1
-        return self._copy(frames[start : start + num]) | (
-            self._object(frames[start], track, track.masks[start : start + num]) if track else {})
+        found = {"object_score": 0.0, "object_share": 0.0}
+        if track:
+            found = self._object(frames[start], track, track.masks[start : start + num])
+        return self._copy(frames[start : start + num]) | found
 
     def _find(self, frames: np.ndarray, phrases: tuple[str, ...]) -> Track | None:
         try:

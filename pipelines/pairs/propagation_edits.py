@@ -99,6 +99,8 @@ class Config(AskConfig, ClipEditConfig, ClipConfig):
     """Folder or hub id of its model."""
     direct: tuple[str, ...] = DIRECT
     """Edits that the classical video editor makes frame by frame with steady settings, where flow is worse."""
+    kept_min: float = 0.75
+    """Least area of an added thing in any frame, against the first: flow loses what it cannot hold."""
     judge_min: float = 3.0
     """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
 
@@ -122,6 +124,9 @@ class Config(AskConfig, ClipEditConfig, ClipConfig):
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
         return (*self.direct, *(("removal",) if self.inpainter else ()))
 
+    def addition_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="edit_kept", min=self.kept_min, optional=True, why="what was added must not dissolve"),)
+
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
                 Rule(column="instruction", why="the prompt"))
@@ -130,11 +135,13 @@ class Config(AskConfig, ClipEditConfig, ClipConfig):
         return () if self.measured else (Rule(column="judge_overall", min=self.judge_min, why="what was asked for"),)
 
     def pair_rules(self) -> tuple[Rule, ...]:
-        return (Rule(column="target_path", why="a pair has two sides"), *rule_set("local-edit"), *self.judge_rules())
+        return (Rule(column="target_path", why="a pair has two sides"), *rule_set("local-edit"), *self.addition_rules(),
+                *self.judge_rules())
 
 
 PRESETS = {
-    "laptop": {"short_px": 320, "max_frames": 49},
+    # Patches smear behind more than a fifth of the picture, where no frame shows the background.
+    "laptop": {"short_px": 320, "max_frames": 49, "object_max": 0.2},
     "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "image_editor": "qwen-image-edit",
                 "image_editor_gpus": 1.0, "video_editor": "bernini", "gpus": 1.0, "inpainter": "", "direct": (),
                 "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
@@ -174,9 +181,11 @@ def checked(config: Config, local: str) -> tuple[Stage, ...]:
         "filters.faces_kept:MeasureFacesKept"))
     judge = () if config.measured else (config.ask("annotators.judge:JudgeEdit"),)
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=1, workers=config.workers,
-                kwargs={"media": config.media_root, "segmenter": config.segmenter})
+                kwargs={"media": config.media_root,
+                        **({"mask": "new_mask_path"} if config.measured else {"segmenter": config.segmenter})})
     return (apply_rules(Rule(column="target_path", why="a pair has two sides")), *measures, *judge,
             _where(LOCAL, rule_set(local)), _where(("style",), rule_set("global-edit")),
+            _where(("addition",), config.addition_rules()),
             *((apply_rules(*config.judge_rules()),) if judge else ()), *((cut,) if config.refs else ()))
 
 
@@ -240,6 +249,7 @@ def swap(made: pa.Table) -> pa.Table:
         "pair_id": make_id("pair", "swapped", row["pair_id"]), "swapped_from": row["pair_id"],
         "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
         "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
+        "new_mask_path": None if row["edit"] == "addition" else row["object_mask_path"], "edit_kept": None,
         **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
            for name in ("path", "start_s", "end_s", "duration_s", "clip_id")},
     } for row in made.to_pylist() if row["edit"] in SWAPPED]

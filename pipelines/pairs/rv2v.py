@@ -88,7 +88,7 @@ class Config(AskConfig, ClipEditConfig):
 
 
 PRESETS = {
-    "laptop": {"short_px": 320, "max_frames": 49},
+    "laptop": {"short_px": 320, "max_frames": 49, "object_max": 0.35},
     "cluster": {"annotator": "openai", "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
                 "video_editor": "bernini", "gpus": 1.0, "inpainter": ""},
 }

@@ -127,7 +127,8 @@ def test_variants_are_complete_and_their_references_show_what_the_edit_brings(pr
     blue = next(r for r in references if r["edit"] == "addition" and "blue" in r["instruction"])  # removal, turned round
     cut = picture(blue["reference_path"]).astype(int)
     shown = cut[(cut < 230).any(axis=2)]
-    assert (shown[:, 2] - shown[:, 0] > 60).mean() > 0.7 and "reference picture" in blue["instruction"]
+    assert len(shown) > 300 and (shown[:, 2] - shown[:, 0] > 60).mean() > 0.7
+    assert all(r["edit_kept"] is None or r["edit_kept"] >= 0.75 for r in references) and "reference picture" in blue["instruction"]
 
 
 def test_again_is_finished_and_a_lost_stop_is_made_as_it_was(propagated, tmp_path):
