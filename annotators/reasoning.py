@@ -66,7 +66,7 @@ def measured_frame(row: Mapping[str, object]) -> dict:
     if found is None:
         raise BackendError("the edited frame shows no change that could be told")
     before, after = (classical.listed(found[side]) for side in ("before", "after"))
-    seen = (f"{found['share']:.0%} of the frame has changed{place_of(found['x'])}: "
+    seen = (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
             + (f"{before} before, {after} now." if before != after else f"{after}, as before, in another form."))
     return {"frame_reasoning": titled({
         "seen": seen, "propagate": f"{row['instruction']} Every later frame shows it as this one does, moved along "

@@ -44,8 +44,8 @@ class PropagateEdit:
     adds = (*SIDES, PAIRS.schema.field("mask_path"),
             column("edited_path", pa.string(), "first frame of the target, a picture"),
             column("changed_path", pa.string(), "picture, white = pixels of it that visibly changed"),
-            column("new_mask_path", pa.string(), "picture, white = what the edit made in that frame; null = its outline "
-                                                 "is not known"),
+            column("new_mask_path", pa.string(), "picture, white = what the edit made in that frame; null = its "
+                                                 "outline is not known"),
             column("edit_kept", pa.float32(), "least area of the added thing in a frame, against the first", "0 to 1"),
             column("pair_num_frames", pa.int32(), "frames of source and of target"))
     neutral = ("media",)

@@ -112,6 +112,7 @@ class RenderMotion:
         if not row["track_path"]:
             raise BackendError("no object was tracked, and nobody looks for poses")
         masks = read_masks(row["track_path"], frames.shape[2:0:-1])
+        flows = np.stack([against_rest(flow, mask) for flow, mask in zip(flows, masks, strict=True)])
         speeds = np.linalg.norm(flows, axis=3)
         top = max(float(np.percentile(speeds[masks], PERCENTILE)) if masks.any() else 0.0, 0.5)
         return np.stack([coloured(flow, mask, top) for flow, mask in zip(flows, masks, strict=True)])
@@ -136,11 +137,15 @@ def coloured(flow: np.ndarray, mask: np.ndarray, top: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
+def against_rest(flow: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Flow less the median motion outside of `where`: the camera's share is taken off."""
+    return flow - np.median(flow[~where], axis=0).astype(np.float32) if (~where).any() else flow
+
+
 def amount(flows: np.ndarray, shown: np.ndarray) -> float:
     """Mean speed in pixels a frame of what is shown, after the median motion of the rest is taken off."""
     speeds = []
     for flow, where in zip(flows, shown, strict=True):
         if where.any():
-            rest = np.median(flow[~where], axis=0) if (~where).any() else np.zeros(2)
-            speeds.append(float(np.linalg.norm(flow[where] - rest, axis=1).mean()))
+            speeds.append(float(np.linalg.norm(against_rest(flow, where)[where], axis=1).mean()))
     return float(np.mean(speeds)) if speeds else 0.0
