@@ -17,6 +17,7 @@ ANNOTATORS = {
     "invent-edit": "annotators.edit_prompt:InventInstruction",           # D4
     "motion": "annotators.motion_prompt:WriteMotionPrompt",              # D4
     "motion-edit": "annotators.motion_edit:InventMotionEdit",            # D6
+    "planned-edit": "annotators.planned_edit:WritePlannedEdit",          # D5
     "swap": "annotators.swap_prompt:RewriteSwapped",                     # D5
     "objects": "annotators.objects:NameObjects",                         # D7
     "references": "annotators.reference_prompt:CaptionReferences",       # D7

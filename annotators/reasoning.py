@@ -15,7 +15,8 @@ from manifests.errors import BackendError
 
 from .ask import Annotator, Question
 from .backends import classical
-from .look import both_sides, look_at
+from .backends.wording import place_of
+from .look import both_sides, changed_region, look_at
 from .parsing import obj, text
 from .pictures import View, see
 from .transition import CLIPS
@@ -38,7 +39,7 @@ the whole clip. The edited frame is the sketch from which the clip will be made.
 - propagate: how the rest of the clip follows from this frame: what keeps its new looks, how it moves
   with the scene and the camera, what happens when it is covered or leaves the picture.
 """
-FRAMES = (View(label="first frame", path="path", times="start_s"), View(label="edited frame", path="edited_path"))
+FRAMES = (View(label="first frame", path="frame_path"), View(label="edited frame", path="edited_path"))
 TITLES = {"goal": "Goal", "subject": "Subject", "change": "Change", "keep": "Keep", "order": "Instruction",
           "seen": "Edited frame", "missing": "Still missing", "propagate": "Through the clip"}
 
@@ -54,6 +55,22 @@ def measured_difference(row: Mapping[str, object]) -> dict:
     source, target = (look_at([image for _, image in see(row, view, long_px=320, num_frames=4)]) for view in CLIPS)
     facts = classical.background_sentences(both_sides(source, target), classical.Wording(row["pair_id"]))
     return {"reasoning": titled({"goal": row["instruction"], "change": " ".join(facts)})}
+
+
+def measured_frame(row: Mapping[str, object]) -> dict:
+    """Where and how the edited frame differs, and that the clip follows it; what else it lacks is not known."""
+    if not row["instruction"]:
+        raise BackendError("there is no instruction to think through")
+    frame, edited = (image for view in FRAMES for _, image in see(row, view, long_px=320, num_frames=1))
+    found = changed_region(frame, edited)
+    if found is None:
+        raise BackendError("the edited frame shows no change that could be told")
+    before, after = (classical.listed(found[side]) for side in ("before", "after"))
+    seen = (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
+            + (f"{before} before, {after} now." if before != after else f"{after}, as before, in another form."))
+    return {"frame_reasoning": titled({
+        "seen": seen, "propagate": f"{row['instruction']} Every later frame shows it as this one does, moved along "
+                                   "with the scene."})}
 
 
 class WriteReasoning(Annotator):
@@ -76,4 +93,5 @@ class ReasonEditedFrame(Annotator):
         schema=obj(seen=text(400), missing=text(300), propagate=text(500)),
         parse=lambda answer, row: {"frame_reasoning": titled(answer)},
         adds=(column("frame_reasoning", pa.string(), "what the edited frame shows and how the clip follows from it"),),
+        measured=measured_frame, measures=("instruction", *(n for v in FRAMES for n in v.reads)),
     )

@@ -89,12 +89,14 @@ def sample_table(folder: str, video: str = "") -> pa.Table:
     for path, image in zip(pictures, read_frames(video, times[:3], long_px=448), strict=True):
         cv2.imwrite(path, image[..., ::-1])
     row = {
-        "pair_id": "p-0", "frame_id": "f-0", "path": video, "start_s": 0.0, "end_s": length, "time_s": times[1],
+        "pair_id": "p-0", "frame_id": "f-0", "clip_id": "c-0", "edit": "removal", "path": video,
+        "start_s": 0.0, "end_s": length, "time_s": times[1],
         "source_path": video, "source_start_s": 0.0, "source_end_s": length / 2, "source_time_s": times[0],
         "target_path": video, "target_start_s": length / 2, "target_end_s": length, "target_time_s": times[4],
         "key_times_s": times, "images": pictures[:2], "text": "A short film and two of its pictures.",
         "texts": ["A ball rolls ,  through a room.", "Share this", "It passes a table ."],
-        "edited_path": pictures[1], "reference_path": pictures[2], "reference_paths": pictures[:2],
+        "frame_path": pictures[0], "edited_path": pictures[1], "reference_path": pictures[2],
+        "reference_paths": pictures[:2],
         "transition": "The view changes a little.", "instruction": "Make the scene look like evening.",
         "forward_instruction": "Remove the ball from the video.", "edit_prompt": "Paint the wall green.",
         "caption_times_s": times[2:], "object_names": ["the ball", "the table"],

@@ -24,7 +24,8 @@ forward_instruction or that anything is undone.
 """
 # Only plain imperatives are turned round; everything else needs a model that has seen the clips.
 WAYS_BACK = (
-    (re.compile(r"(?:remove|delete|erase) (?P<a>.+?)(?: from (?P<b>the (?:video|clip|scene|picture)))?", re.I),
+    (re.compile(r"(?:remove|delete|erase) (?P<a>.+?)(?: from (?P<b>the (?:video|clip|scene|picture)))?"
+                r"(?: and fill in what is behind)?", re.I),
      "Add {a} to {b}"),
     (re.compile(r"(?:add|insert) (?P<a>.+?) (?:to|into|in) (?P<b>the (?:video|clip|scene|picture))", re.I),
      "Remove {a} from {b}"),

@@ -17,17 +17,19 @@ class BuildSamples:
     """PAIRS → SAMPLES. The sample carries spans; `export --form trainer` cuts the clips out.
 
     `text` names the column with the instruction or caption, `reasoning` one with text that is
-    to be learned before the target (D11). `source_name` is the data set's name in a mixture; empty = the
+    to be learned before the target (D11), `intermediate` one with a picture that is to be made before it (D12).
+    `source_name` is the data set's name in a mixture; empty = the
     pairs have a column of that name.
     """
 
     makes = SAMPLES.schema
 
-    def __init__(self, source_name: str = "", *, text: str = "instruction", reasoning: str = ""):
-        self.source_name, self.text, self.reasoning = source_name, text, reasoning
+    def __init__(self, source_name: str = "", *, text: str = "instruction", reasoning: str = "",
+                 intermediate: str = ""):
+        self.source_name, self.text, self.reasoning, self.intermediate = source_name, text, reasoning, intermediate
         self.reads = ("pair_id", "video_id", "task", "source_path", "source_start_s", "source_end_s", "target_path",
-                      "target_start_s", "target_end_s", "conditions", text, *([reasoning] if reasoning else []),
-                      *([] if source_name else ["source_name"]),
+                      "target_start_s", "target_end_s", "conditions", text,
+                      *(name for name in (reasoning, intermediate) if name), *([] if source_name else ["source_name"]),
                       *(f.name for f in RIGHTS))
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -41,9 +43,11 @@ class BuildSamples:
             raise ManifestError(f"pair {pair['pair_id']} has the inputs {input_kinds(pair)}, but its task {task.name} "
                                 f"takes {task.inputs}")
         reasoning = pair[self.reasoning] if self.reasoning else None
-        inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning)
+        intermediate = pair[self.intermediate] if self.intermediate else None
+        inputs, images, videos = pair_messages(pair, pair[self.text], reasoning=reasoning, intermediate=intermediate)
         return {
-            "sample_id": make_id("sample", pair["pair_id"], *([self.reasoning] if self.reasoning else [])),
+            "sample_id": make_id("sample", pair["pair_id"],
+                                 *(name for name in (self.reasoning, self.intermediate) if name)),
             "task": pair["task"], "source_name": self.source_name or pair["source_name"], "inputs": inputs,
             "images": images, "videos": videos, "split": "train", "weight": 1.0,
             "num_prompt_tokens": count_tokens(pair[self.text]),

@@ -26,25 +26,32 @@ class CutReference:
 
     The segmenter `segmenter` looks for `edited_thing` by its words and the find that overlaps most with what
     changed is taken; where none does, what changed is cut out itself (its largest connected part). When the
-    background was edited, the object is what did not change.
+    background was edited, the object is what did not change. `mask` names a column with a picture of the object's
+    exact outline: only rows that have one are cut then.
     """
 
-    reads = ("edited_path", "changed_path", "edited_thing", "edit_kind")
     adds = (
         column("reference_path", pa.string(), "the edited object of the first frame, on white"),
         column("reference_share", pa.float32(), "share of the frame that it covers", "0 to 1"),
-        column("reference_found_by", pa.string(), "segmenter, or difference where it found something else"),
+        column("reference_found_by", pa.string(), "segmenter, difference where it found something else, or mask"),
     )
     neutral = ("media",)
 
-    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None):
-        self.store = MediaStore(media)
-        self.segmenter = open_backend("segmenter", segmenter, **(options or {}))
+    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None, mask: str = ""):
+        self.reads, self.mask, self.store = self.contract(mask=mask)[0], mask, MediaStore(media)
+        self.segmenter = None if mask else open_backend("segmenter", segmenter, **(options or {}))
+
+    @classmethod
+    def contract(cls, mask: str = "", **_: object) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        seen = ("edited_path", mask) if mask else ("edited_path", "changed_path", "edited_thing", "edit_kind")
+        return seen, cls.adds
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return map_rows(table, self, self._cut)
 
     def _cut(self, row: dict) -> dict:
+        if self.mask:
+            return self._outlined(row)
         if not row["edited_path"] or not row["changed_path"]:
             raise BackendError("there is no edited first frame")
         edited, changed = read_image(row["edited_path"]), read_image(row["changed_path"])[..., 0] > 127
@@ -59,6 +66,15 @@ class CutReference:
                 mask, found_by = best.masks[0], "segmenter"
         return {"reference_path": self.store.image(on_white(edited, mask)), "reference_share": float(mask.mean()),
                 "reference_found_by": found_by}
+
+    def _outlined(self, row: dict) -> dict:
+        if not row[self.mask] or not row["edited_path"]:
+            return {}
+        edited, mask = read_image(row["edited_path"]), read_image(row[self.mask])[..., 0] > 127
+        if not mask.any():
+            return {}
+        return {"reference_path": self.store.image(on_white(edited, mask)), "reference_share": float(mask.mean()),
+                "reference_found_by": "mask"}
 
     def _segment(self, edited: np.ndarray, thing: str | None) -> list[Track]:
         try:

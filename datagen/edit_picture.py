@@ -28,7 +28,9 @@ class EditPicture:
     """Pictures with `edit_prompt` → source and edited picture as a pair, and where they differ.
 
     `backend` is an `ImageEditor` by name, `options` are its arguments. `listed` says that the prompt is one of
-    `possible_edits` (datagen/list_edits.py). Both pictures have their longer side at most `long_px`.
+    `possible_edits` (datagen/list_edits.py, list_clip_edits.py). Both pictures have their longer side at most
+    `long_px`. `picture` names the column of a picture file that is edited instead of the moment `time_s` of `path`;
+    `leave` lists kinds in the column `edit` that are edited later, by whoever makes the clip.
     """
 
     adds = (
@@ -44,15 +46,17 @@ class EditPicture:
     neutral = ("media",)
 
     def __init__(self, media: str, *, backend: str = "classical", options: dict | None = None, listed: bool = True,
-                 long_px: int = 1024, seed: int = 0):
-        self.reads = self.contract(listed=listed)[0]
+                 picture: str = "", leave: tuple[str, ...] = (), long_px: int = 1024, seed: int = 0):
+        self.reads, self.picture = self.contract(listed=listed, picture=picture, leave=leave)[0], picture
+        self.leave = tuple(leave)
         self.store, self.listed, self.long_px, self.seed = MediaStore(media), listed, long_px, seed
         self.editor = open_backend("image-editor", backend, **(options or {}))
 
     @classmethod
-    def contract(cls, listed: bool = True, **_: object) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
-        more = ("possible_edits", "object_mask_path") if listed else ()
-        return ("frame_id", "path", "time_s", "edit_prompt", *more), cls.adds
+    def contract(cls, listed: bool = True, picture: str = "", leave: tuple[str, ...] = (), **_: object,
+                 ) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        more = (*(("possible_edits", "object_mask_path") if listed else ()), *(("edit",) if leave else ()))
+        return ("frame_id", *((picture,) if picture else ("path", "time_s")), "edit_prompt", *more), cls.adds
 
     @classmethod
     def owners(cls, backend: str = "classical", options: dict | None = None, **_: object) -> dict[str, dict]:
@@ -63,13 +67,16 @@ class EditPicture:
         return map_rows(table, self, self._edit)
 
     def _edit(self, row: dict) -> dict:
+        if self.leave and row["edit"] in self.leave:
+            return {}
         if not row["edit_prompt"]:
             raise BackendError("there is no edit_prompt")
-        image = read_picture(row["path"], row["time_s"], long_px=self.long_px)
+        image = (read_image(row[self.picture], long_px=self.long_px) if self.picture else
+                 read_picture(row["path"], row["time_s"], long_px=self.long_px))
         listed = self._listed(row) if self.listed else {}
         seed = int(digest(self.seed, row["frame_id"], row["edit_prompt"], length=8), 16) % 2**31
         request = EditRequest(instruction=row["edit_prompt"], seed=seed, kind=listed.get("kind") or "",
-                              mask=_mask(listed, row, image), references=_references(listed),
+                              mask=_mask(listed, row, image), references=references_of(listed),
                               params=json.loads(listed.get("params") or "{}"))
         edited = self.editor.edit(image, request)
         if edited.shape != image.shape:
@@ -100,13 +107,14 @@ def _mask(listed: dict, row: dict, image: np.ndarray) -> np.ndarray | None:
     return mask > 0
 
 
-def _references(listed: dict) -> tuple[np.ndarray, ...]:
-    photo = json.loads(listed.get("params") or "{}").get("photo")
-    if photo is None:
+def references_of(listed: dict) -> tuple[np.ndarray, ...]:
+    params = json.loads(listed.get("params") or "{}")
+    if "photo" not in params and "cut" not in params:
         return ()
-    from .samples_photos import photograph
+    from .samples_photos import cutout, photograph
 
-    return (np.ascontiguousarray(photograph(photo)[..., :3]),)
+    return ((cutout(params["cut"]),) if "cut" in params else
+            (np.ascontiguousarray(photograph(params["photo"])[..., :3]),))
 
 
 def meant_mask(request: EditRequest, image: np.ndarray) -> np.ndarray | None:

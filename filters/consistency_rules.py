@@ -36,6 +36,9 @@ RULE_SETS: dict[str, tuple[Rule, ...]] = {
     # A region is changed (addition, removal, replacement, recolour) and the rest must be what it was.
     "local-edit": (UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED,
                    FACES),
+    # The same pair swapped (D5, D9): the target was filmed, so its motion needs no proof, and against the still
+    # background that the source has there a real moving object always looks unsteady.
+    "filmed-target": (UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED, FACES),
     # Pictures: nothing moves.
     "local-image-edit": (UNTOUCHED, EDITED, NOT_TINY, NOT_ALL, FACES),
     # Style and background edits touch all or most of the picture: only time and faces can be held against the source.

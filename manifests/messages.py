@@ -20,11 +20,12 @@ VIDEO_MESSAGES = ("video", "video_gen")
 
 
 def pair_messages(pair: Mapping[str, object], text: str, *, reasoning: str | None = None,
-                  ) -> tuple[str, list[str], list[dict]]:
+                  intermediate: str | None = None) -> tuple[str, list[str], list[dict]]:
     """`(inputs, images, videos)` of a pair: source, conditions, text, then the target.
 
     `pair` is a row with the columns of PAIRS; a side or condition without `start_s` is an
-    image. `reasoning` is written before the target as text to be learned (`cot_text`).
+    image. `reasoning` is written before the target as text to be learned (`cot_text`), `intermediate`,
+    the path of a picture, as one that is to be made before the target (the edited first frame of section 3.6).
     """
     media = [_side(pair, "source")] if pair["source_path"] else []
     media += [dict(c) for c in pair["conditions"] or ()]
@@ -32,6 +33,9 @@ def pair_messages(pair: Mapping[str, object], text: str, *, reasoning: str | Non
     messages.append({"type": "text", "text": text, "has_loss": 0})
     if reasoning:
         messages.append({"type": "cot_text", "text": reasoning, "has_loss": 1})
+    if intermediate:
+        messages.append({"type": "image_gen", "has_loss": 1})
+        media.append(condition("edited_frame", intermediate))
     target = _side(pair, "target")
     messages.append({"type": f"{target['kind']}_gen", "has_loss": 1})
     media.append(target)

@@ -140,6 +140,26 @@ CANDIDATES = Stop(
     fields=PAIRS.fields,
 )
 
+PREFERENCES = Stop(
+    name="preferences", row="two results of one instruction on one source, a kept and a rejected one",
+    key="preference_id",
+    fields=(
+        column("preference_id", S, "id from the two pairs"),
+        column("video_id", S, "the raw video that all come from"),
+        column("recipe", S, "which recipe made them"),
+        column("task", S, "task of both pairs, as in manifests/tasks.py"),
+        column("edit", S, "kind of edit"),
+        column("instruction", S, "what both were to do"),
+        *(column(f"{side}_{name}", type, f"{side}: {doc}", unit) for side in ("source", "chosen", "rejected")
+          for name, type, doc, unit in (("path", S, "file", ""), ("start_s", F, "first moment", "s"),
+                                        ("end_s", F, "moment after the last frame", "s"))),
+        *(column(f"{side}_{name}", S, f"{side}: {doc}") for side in ("chosen", "rejected")
+          for name, doc in (("pair_id", "the pair"), ("scores", "measures and marks, as a JSON object"))),
+        column("reject_reason", S, "first rule that the rejected one broke"),
+        *RIGHTS,
+    ),
+)
+
 VIDEO_ITEM = pa.struct([
     column("video_path", S, "file that holds the video"),
     column("duration", F, "length of the part to use", "s"),
@@ -197,4 +217,5 @@ LATENTS = Stop(
     ),
 )
 
-STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, DOCUMENTS, CANDIDATES, PAIRS, SAMPLES, LATENTS)}
+STOPS = {stop.name: stop for stop in (VIDEOS, CLIPS, FRAMES, DOCUMENTS, CANDIDATES, PAIRS, PREFERENCES, SAMPLES,
+                                      LATENTS)}

@@ -126,14 +126,17 @@ def preflight(row: Mapping) -> None:
 
 
 def _check_target(task, messages: list[dict], media: list[SampleMedia]) -> None:
-    if [m.is_target for m in media] != [False] * (len(media) - 1) + [True] or not messages[-1]["type"].endswith("_gen"):
+    targets = [m.is_target for m in media]
+    if not targets or targets != sorted(targets) or not messages[-1]["type"].endswith("_gen"):
         raise MediaError("the target is not the one last message")
+    if [m.kind for m in media[:-1] if m.is_target] not in ([], ["image"]):
+        raise MediaError("before the target only one picture can be made, an edited first frame")
     if not messages[-1]["has_loss"]:
         raise MediaError("the target has has_loss 0: nothing would be learned")
     if media[-1].kind != task.output:
         raise MediaError(f"the target is of the kind {media[-1].kind}, the task {task.name} makes a target of the kind "
                          f"{task.output}")
-    kinds = tuple(m.kind for m in media[:-1])
+    kinds = tuple(m.kind for m in media if not m.is_target)
     if not task.takes(kinds):
         raise MediaError(f"the inputs {', '.join(kinds) or '(none)'} do not fit the task {task.name}, which takes "
                          f"{', '.join(task.inputs) or 'none'}")

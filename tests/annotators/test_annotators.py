@@ -22,7 +22,8 @@ from .chat_server import chat_server
 from .conftest import MEASURE_FIELDS, measures
 
 MEASURED = {"people", "transition", "instruction", "difference", "key-frames", "rewrite", "swap", "removal", "reasoning", "judge",
-            "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person", "references"}
+            "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person",
+            "planned-edit", "frame-reasoning", "references"}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def table(film, tmp_path) -> pa.Table:
     for field in (*MEASURE_FIELDS, pa.field("num_faces", pa.int32()), pa.field("num_bodies", pa.int32())):
         good = set_column(good, field, [{**measures(), "num_faces": 1, "num_bodies": 0}[field.name]])
     broken = good
-    for name in ("path", "source_path", "target_path", "edited_path", "reference_path"):
+    for name in ("path", "source_path", "target_path", "frame_path", "edited_path", "reference_path"):
         broken = set_column(broken, good.schema.field(name), ["/nowhere/x.mp4"])
     for name in ("images", "reference_paths"):
         broken = set_column(broken, good.schema.field(name), [["/nowhere/x.png"]])

@@ -1,0 +1,292 @@
+"""D5: propagation-based editing, an edited first frame carried through its clip.
+
+Paper section 3.3: initial removal data come from an inpainter, but show artifacts and little variety. So a
+propagation model takes a source video, its edited first frame and the prompt and makes the target video;
+with a strong image editor before it, it gives addition, removal, replacement and style data. To improve them
+further, source and edited video are swapped and their prompts written again, for addition, removal and
+replacement: the target is then a video that was really filmed.
+
+    files → VIDEOS → CLIPS → CANDIDATES (planned; then object, instruction, edited first frame, target, measures)
+          → CANDIDATES (swapped, with their own prompt and measures) → PAIRS → SAMPLES
+
+Each clip gets `per_clip` kinds of edit, drawn by its id. The -Ref variant (Table 1) gives the edited object of
+the target's first frame as a reference; "propagation" rows give the edited first frame itself, and so
+train the next propagation model. With `keep_rejects`, edits that broke a rule stay beside one of the same source and
+instruction that did not, as PREFERENCES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datagen.build_samples import BuildSamples
+from datagen.list_clip_edits import KINDS, NEEDS_OBJECT, SWAPPED
+from datagen.preferences import PairPreferences
+from filters.consistency_rules import rule_set
+from filters.rules import Rule
+from manifests.columns import ACCOUNT, column
+from manifests.errors import ConfigError
+from manifests.ids import digest, make_id
+from manifests.manifest import Manifest, live
+from manifests.messages import condition
+from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
+
+from ..clip_edits import ClipEditConfig
+from ..recipe import AskConfig, ClipConfig, Needs, Steps, apply_rules
+from ..run import require_accepted
+from ..stage import Stage, pass_by
+
+WHY = "a clip's first frame is edited and carried through it; swapped, the film itself becomes the target"
+RECIPE = "propagation-based-editing"
+REF, FRAME = f"{RECIPE}-ref", "propagation"
+NEEDS = Needs(
+    makes=f"v2v: {RECIPE}; vr2v: {REF}; vi2v: {FRAME}",
+    laptop="nothing: tracked masks, classical edits, dense optical flow as the propagation model",
+    cluster="our renderer in the preset propagation or VACE (--video-editor-model, one 80 GB GPU a worker), an image "
+            "editor (Qwen-Image-Edit), GroundingDINO and SAM2, a served Qwen3-VL",
+    cost="laptop: 0.7 CPU hours a 1,000 samples at 240 lines and 33 frames (measured: 26 edits of 5 real clips gave 65 "
+         "samples), about 2.6 times that at the preset's 320 lines and 49 frames; cluster: GPU hours not measured",
+)
+DIRECT = ("replacement", "style")
+LOCAL = tuple(edit for edit in KINDS if edit != "style")
+SCORES = ("psnr_outside_mask_db", "edit_strength_inside", "mask_area", "warp_error_inside", "warp_error_outside",
+          "mask_stability", "faces_kept", "frame_offset")
+MARKS = ("judge_instruction", "judge_consistency", "judge_quality", "judge_overall")
+
+PLANNED = pa.schema([
+    *CANDIDATES.fields,
+    column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
+    column("clip_id", pa.string(), "the clip that is edited"),
+    column("frame_id", pa.string(), "the attempt at it: seeds are drawn from this"),
+    column("path", pa.string(), "the film that holds it"),
+    column("start_s", pa.float64(), "first moment of the clip", "s"),
+    column("end_s", pa.float64(), "moment after its last frame", "s"),
+    column("swapped_from", pa.string(), "the pair that this one is the way back of; null = made forward"),
+    column("forward_instruction", pa.string(), "the instruction of that pair"),
+    *ACCOUNT,
+])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(AskConfig, ClipEditConfig, ClipConfig):
+    """Settings of the recipe."""
+
+    edits: tuple[str, ...] = tuple(KINDS)
+    """Kinds of edits: removal, addition, replacement, recolour, style."""
+    per_clip: int = 2
+    """Kinds that a clip gets, drawn by its id so that all occur evenly."""
+    attempts: int = 1
+    """Tries at each edit, with seeds of their own; more of them give PREFERENCES where some fail."""
+    keep_rejects: bool = False
+    """Also PREFERENCES: edits that broke a rule, with media and scores, beside one that did not."""
+    swap: bool = True
+    """Also the way back, with its own prompt: addition, removal and replacement (paper)."""
+    refs: bool = True
+    """Also the -Ref variant, with the edited object as reference."""
+    frames: bool = True
+    """Also "propagation" rows: source and edited first frame → target."""
+    image_editor: str = "classical"
+    """Image editor of the first frame: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
+    image_editor_model: str = ""
+    """Folder or hub id of its model; empty = its own default."""
+    image_editor_gpus: float = 0.0
+    """GPUs that a worker takes for the image editor."""
+    inpainter: str = "classical"
+    """Who removes: classical, wan-vace, diffusers, or module:Class; empty = the propagation model, as all else."""
+    inpainter_model: str = ""
+    """Folder or hub id of its model."""
+    direct: tuple[str, ...] = DIRECT
+    """Edits that the classical video editor makes frame by frame with steady settings, where flow is worse."""
+    kept_min: float = 0.75
+    """Least area of an added thing in any frame, against the first: flow loses what it cannot hold."""
+    judge_min: float = 3.0
+    """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_annotator()
+        if unknown := [e for e in self.edits if e not in KINDS]:
+            raise ConfigError(f"no edit {unknown[0]!r}; known: {', '.join(KINDS)}")
+        if not self.edits or self.per_clip < 1 or self.attempts < 1:
+            raise ConfigError("edits, per_clip and attempts: at least one of each")
+        if self.measured != (self.image_editor == "classical"):
+            raise ConfigError("the classical image editor does listed edits, and models need a model's prompt: "
+                              f"annotator {self.annotator} does not go with image editor {self.image_editor}")
+
+    @property
+    def measured(self) -> bool:
+        """Are edits chosen among those that the classical editor can do?"""
+        return self.annotator == "classical"
+
+    def left(self) -> tuple[str, ...]:
+        """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
+        return (*self.direct, *(("removal",) if self.inpainter else ()))
+
+    def addition_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="edit_kept", min=self.kept_min, optional=True, why="what was added must not dissolve"),)
+
+    def edit_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="edit_prompt", why="told to the image editor"),
+                Rule(column="instruction", why="the prompt"))
+
+    def judge_rules(self) -> tuple[Rule, ...]:
+        return () if self.measured else (Rule(column="judge_overall", min=self.judge_min, why="what was asked for"),)
+
+    def pair_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="target_path", why="a pair has two sides"), *rule_set("local-edit"), *self.addition_rules(),
+                *self.judge_rules())
+
+
+PRESETS = {
+    # Patches smear behind more than a fifth of the picture, where no frame shows the background.
+    "laptop": {"short_px": 320, "max_frames": 49, "object_max": 0.2},
+    "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "annotator": "openai", "image_editor": "qwen-image-edit",
+                "image_editor_gpus": 1.0, "video_editor": "bernini", "gpus": 1.0, "inpainter": "", "direct": (),
+                "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
+                "attempts": 2, "keep_rejects": True},
+}
+
+
+def build(config: Config) -> dict[str, tuple[Stage, ...]]:
+    media, named = config.media_root, lambda model: {"model": model} if model else {}
+    found = _where(NEEDS_OBJECT, config.object_rules())
+    write = config.ask("annotators.planned_edit:WritePlannedEdit")
+    listed = Stage(op="datagen.list_clip_edits:ListClipEdits", kwargs={"seed": config.seed}, num_cpus=0.0)
+    edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=1, num_gpus=config.image_editor_gpus,
+                 workers=config.workers,
+                 kwargs={"media": media, "backend": config.image_editor, "options": named(config.image_editor_model),
+                         "listed": config.measured, "picture": "frame_path", "leave": config.left(),
+                         "seed": config.seed})
+    carry = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
+                  kwargs={"media": media, "backend": config.video_editor, "options": config.editor_options(),
+                          "inpainter": config.inpainter, "inpainter_options": named(config.inpainter_model),
+                          "direct": config.direct, "listed": config.measured, "fps": config.fps, "seed": config.seed})
+    track = config.track(phrased=not config.measured)
+    begin = (track, found, listed, write) if config.measured else (write, track, found)
+    return {
+        "candidates": (*begin, apply_rules(*config.edit_rules()), edit, carry, *checked(config, "local-edit")),
+        "swapped": (config.ask("annotators.swap_prompt:RewriteSwapped"),
+                    apply_rules(Rule(column="instruction", why="the way back has a prompt of its own")),
+                    *checked(config, "filmed-target")),
+    }
+
+
+def checked(config: Config, local: str) -> tuple[Stage, ...]:
+    """Measures of a made pair, the judge where a model judges, rules by kind of edit (`local` names those of
+    an edit of a part), and the reference."""
+    measures = tuple(Stage(op=op, batch_size=1, workers=config.workers) for op in (
+        "filters.edit_region:MeasureEditRegion", "filters.edit_motion:MeasureEditMotion",
+        "filters.faces_kept:MeasureFacesKept"))
+    judge = () if config.measured else (config.ask("annotators.judge:JudgeEdit"),)
+    cut = Stage(op="datagen.cut_reference:CutReference", batch_size=1, workers=config.workers,
+                kwargs={"media": config.media_root,
+                        **({"mask": "new_mask_path"} if config.measured else {"segmenter": config.segmenter})})
+    return (apply_rules(Rule(column="target_path", why="a pair has two sides")), *measures, *judge,
+            _where(LOCAL, rule_set(local)), _where(("style",), rule_set("global-edit")),
+            _where(("addition",), config.addition_rules()),
+            *((apply_rules(*config.judge_rules()),) if judge else ()), *((cut,) if config.refs else ()))
+
+
+def _where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
+    return Stage(op="filters.rules:ApplyRulesWhere", num_cpus=0.0,
+                 kwargs={"column": "edit", "values": edits, "rules": rules})
+
+
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    """The stops one by one; `RunStopped` after the first that accepted no row."""
+    for name, manifest in _steps(config):
+        yield name, manifest
+        if name not in ("swapped", "preferences"):  # nothing to swap, nothing rejected: no reason to stop
+            require_accepted(manifest)
+
+
+def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    steps, stages, rules = Steps(config, RECIPE), build(config), config.pair_rules()
+    yield "videos", (videos := steps.videos())
+    yield "clips", (clips := steps.clips(videos))
+    drawn = [config.edits, config.per_clip, config.attempts, config.seed]
+    yield "planned", (planned := steps.finish("candidates", PLANNED, (plan(live(b), config) for b in clips.batches()),
+                                              parents=[clips], settings=["planned", drawn]))
+    yield "candidates", (made := steps.run("candidates", planned, stages["candidates"], rows_per_block=1,
+                                           parents=[planned], rules=rules))
+    both = [made]
+    if config.swap:
+        back = steps.finish("candidates", made.schema, (swap(live(b)) for b in made.batches()), parents=[made],
+                            settings="swapped", made_by=made.header.get("owners"))
+        both.append(steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back], rules=rules,
+                              made_by=made.header.get("owners")))
+        yield "swapped", both[-1]
+    schema = both[-1].schema
+    rows = (explode(pass_by(b, schema), config) for m in both for b in m.batches())
+    yield "pairs", (pairs := steps.finish("pairs", schema, rows, parents=both, settings=[config.refs, config.frames],
+                                          rules=rules, made_by=both[-1].header.get("owners")))
+    if config.keep_rejects:
+        prefer = PairPreferences((*SCORES, *(() if config.measured else MARKS)))
+        yield "preferences", steps.finish("preferences", PREFERENCES.schema, map(prefer, whole_clips(made)),
+                                          parents=[made])
+    yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
+
+
+def plan(clips: pa.Table, config: Config) -> pa.Table:
+    """`per_clip` kinds a clip, those with the least hash; each `attempts` times."""
+    names = ["clip_id", "video_id", "path", "start_s", "end_s", *(f.name for f in RIGHTS)]
+    rows = []
+    for clip in clips.select(names).to_pylist():
+        kinds = sorted(config.edits, key=lambda edit: digest(config.seed, "edit", clip["clip_id"], edit))
+        rows += [clip | {
+            "pair_id": make_id("pair", RECIPE, clip["clip_id"], edit, attempt), "recipe": RECIPE, "task": "v2v",
+            "source_name": RECIPE, "edit": edit, "source_clip_id": clip["clip_id"], "conditions": [], "issues": [],
+            "frame_id": make_id("frame", clip["clip_id"], attempt), "num_attempts": 1,
+        } for edit in kinds[: config.per_clip] for attempt in range(config.attempts)]
+    return pa.Table.from_pylist(rows, PLANNED)
+
+
+def swap(made: pa.Table) -> pa.Table:
+    """The way back of every pair that has one: source and target, their first frames and the kind change places."""
+    rows = [row | {
+        "pair_id": make_id("pair", "swapped", row["pair_id"]), "swapped_from": row["pair_id"],
+        "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
+        "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
+        "new_mask_path": None if row["edit"] == "addition" else row["object_mask_path"], "edit_kept": None,
+        **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
+           for name in ("path", "start_s", "end_s", "duration_s", "clip_id")},
+    } for row in made.to_pylist() if row["edit"] in SWAPPED]
+    return pa.Table.from_pylist([{k: v for k, v in row.items() if k in made.column_names} for row in rows], made.schema)
+
+
+def explode(made: pa.Table, config: Config) -> pa.Table:
+    """Each pair, and behind an accepted one its -Ref variant and its "propagation" row."""
+    rows = []
+    for row in made.to_pylist():
+        rows.append(row)
+        if row["drop_reason"] is not None:
+            continue
+        if config.refs and row["reference_path"] and row["edit"] not in ("removal", "style"):
+            rows.append(_variant(row, REF, "vr2v", condition("reference", row["reference_path"]),
+                                 f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."))
+        if config.frames:
+            rows.append(_variant(row, FRAME, "vi2v", condition("edited_frame", row["edited_path"]), row["instruction"]))
+    return pa.Table.from_pylist(rows, made.schema)
+
+
+def _variant(row: dict, name: str, task: str, given: dict, instruction: str) -> dict:
+    return row | {"pair_id": make_id("pair", name, row["pair_id"]), "source_name": name, "task": task,
+                  "conditions": [given], "instruction": instruction}
+
+
+def whole_clips(made: Manifest) -> Iterator[pa.Table]:
+    """Rows in tables that never part the attempts at one clip (they lie clip by clip)."""
+    held: list[pa.Table] = []
+    for batch in made.batches():
+        held.append(batch)
+        whole = pa.concat_tables(held)
+        last = whole["clip_id"][-1].as_py() if whole.num_rows else None
+        first = whole["clip_id"].to_pylist().index(last) if whole.num_rows else 0
+        if first:
+            yield whole.slice(0, first)
+            held = [whole.slice(first)]
+    if held:
+        yield pa.concat_tables(held)

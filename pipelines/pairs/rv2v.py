@@ -1,0 +1,182 @@
+"""D9: a video, a reference, and the video with what the reference shows.
+
+Paper section 3.4: triplets (input video, reference, target video) in which the input lacks the referenced object
+rarely occur, so they are made from reference-to-video pairs. A language model writes an instruction that removes or
+replaces the referenced object in the target video, and an editor that was trained before applies it: the
+result is the *input* video. The original target and the reference complete the triplet.
+
+    PAIRS of any recipe with the task r2v → CANDIDATES (object, instruction, edited target)
+          → CANDIDATES (input and target in place, prompt, measures) → PAIRS → SAMPLES
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datagen.build_samples import BuildSamples
+from filters.consistency_rules import rule_set
+from filters.rules import Rule
+from manifests.columns import ACCOUNT, column
+from manifests.errors import ConfigError
+from manifests.ids import make_id
+from manifests.manifest import Manifest, live
+from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
+
+from ..clip_edits import ClipEditConfig
+from ..recipe import AskConfig, Needs, Steps, apply_rules
+from ..run import require_accepted
+from ..stage import Stage
+
+WHY = "the object of a reference is taken out of its video, which becomes the input; the video itself is the target"
+RECIPE = "person-rv2v"
+TASK = "r2v"  # of the pairs that go in
+EDITS = ("removal", "replacement")
+NEEDS = Needs(
+    makes=f"vr2v: {RECIPE}",
+    laptop="nothing: the tracked object is filled with the background of other frames",
+    cluster="our renderer as the editor (--video-editor-model, one 80 GB GPU a worker), GroundingDINO and SAM2, a "
+            "served Qwen3-VL",
+    cost="COST",
+)
+PLANNED = pa.schema([
+    *CANDIDATES.fields,
+    column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
+    column("clip_id", pa.string(), "the pair whose target is edited"),
+    column("frame_id", pa.string(), "the same: seeds are drawn from it"),
+    column("path", pa.string(), "file that holds that target"),
+    column("start_s", pa.float64(), "its first moment", "s"),
+    column("end_s", pa.float64(), "moment after its last frame", "s"),
+    column("reference_path", pa.string(), "the first reference"),
+    column("object_name", pa.string(), "the object in words, as the given pairs or a segmenter call it"),
+    column("edited_thing", pa.string(), "the same, or what the recipe is told: the segmenter looks for it"),
+    column("edited_path", pa.string(), "first frame of the target, a picture"),
+    column("forward_instruction", pa.string(), "the instruction that took the object out"),
+    *ACCOUNT,
+])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(AskConfig, ClipEditConfig):
+    """Settings of the recipe; `input` is a PAIRS manifest with r2v pairs."""
+
+    thing: str = "person"
+    """What a segmenter that can read looks for where the given pairs have no `object_name`."""
+    inpainter: str = "classical"
+    """Who removes: classical, wan-vace, or module:Class; empty = the video editor, by the instruction alone."""
+    lost_min: float = 0.1
+    """Least loss of likeness with the reference: what was in the target and is not in the input."""
+    shown_min: float = 0.15
+    """Least likeness of the reference and the object in the target; below it another object was taken out."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_annotator()
+
+    @property
+    def measured(self) -> bool:
+        """Is the object named and found without a model?"""
+        return self.annotator == "classical"
+
+    def pair_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="instruction", why="the prompt"),
+                Rule(column="reference_in_target", min=self.shown_min, why="the object is that of the reference"),
+                Rule(column="reference_lost", min=self.lost_min, why="paper: the input lacks the referenced object"),
+                *rule_set("filmed-target"))
+
+
+PRESETS = {
+    "laptop": {"short_px": 320, "max_frames": 49, "object_max": 0.35},
+    "cluster": {"annotator": "openai", "segmenter": "grounded-sam2", "segmenter_gpus": 0.25, "score_min": 0.35,
+                "video_editor": "bernini", "gpus": 1.0, "inpainter": ""},
+}
+
+
+def build(config: Config) -> dict[str, tuple[Stage, ...]]:
+    media = config.media_root
+    edit = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
+                 kwargs={"media": media, "backend": config.video_editor, "inpainter": config.inpainter,
+                         "options": config.editor_options(),
+                         "direct": EDITS, "listed": False, "edit": "removal_kind", "told": "removal_instruction",
+                         "fps": config.fps, "seed": config.seed})
+    measures = tuple(Stage(op=op, batch_size=1, workers=config.workers) for op in (
+        "filters.reference_presence:MeasureReferencePresence", "filters.edit_region:MeasureEditRegion",
+        "filters.edit_motion:MeasureEditMotion", "filters.faces_kept:MeasureFacesKept"))
+    find = (config.track(phrased=not config.measured), apply_rules(*config.object_rules()))
+    write = config.ask("annotators.removal_prompt:WriteRemoval")
+    return {
+        "candidates": (*((*find, write) if config.measured else (write, *find)),
+                       apply_rules(Rule(column="removal_instruction", why="told to the editor")), edit,
+                       apply_rules(Rule(column="target_path", why="a triplet has an input"))),
+        "triplets": (config.ask("annotators.swap_prompt:RewriteSwapped"), *measures, apply_rules(*config.pair_rules())),
+    }
+
+
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    """The stops one by one; `RunStopped` after the first that accepted no row."""
+    for name, manifest in _steps(config):
+        yield name, manifest
+        require_accepted(manifest, hint=f"Only pairs of the task {TASK} can be used." if name == "planned" else "")
+
+
+def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+    given, steps, stages = open_pairs(config.input), Steps(config, RECIPE), build(config)
+    rows = (plan(live(b), config.thing) for b in given.batches())
+    yield "planned", (planned := steps.finish("candidates", PLANNED, rows, parents=[given],
+                                              settings=["planned", config.thing]))
+    yield "candidates", (made := steps.run("candidates", planned, stages["candidates"], rows_per_block=1,
+                                           parents=[planned], rules=config.object_rules()))
+    back = steps.finish("candidates", made.schema, (turn(live(b)) for b in made.batches()), parents=[made],
+                        settings="turned", made_by=made.header.get("owners"))
+    yield "triplets", (found := steps.run("candidates", back, stages["triplets"], rows_per_block=1, parents=[back],
+                                          rules=config.pair_rules(), made_by=made.header.get("owners")))
+    yield "pairs", (pairs := steps.finish("pairs", found.schema, (by_reference(b) for b in found.batches()),
+                                          parents=[found], rules=config.pair_rules(),
+                                          made_by=found.header.get("owners")))
+    yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
+
+
+def open_pairs(path: str) -> Manifest:
+    given = Manifest.open(path)
+    if given.stop.name != "pairs":
+        raise ConfigError(f"{path} holds {given.stop.name}; {RECIPE} needs --input OUT/pairs/NAME of a recipe with the "
+                          f"task {TASK}")
+    return given
+
+
+def plan(pairs: pa.Table, thing: str) -> pa.Table:
+    """One row a reference-to-video pair; pairs of other tasks are left out."""
+    rows = []
+    for pair in pairs.to_pylist():
+        references = [c for c in pair["conditions"] or () if c["role"] == "reference" and c["kind"] == "image"]
+        if pair["task"] == TASK and references:
+            rows.append({
+                "pair_id": make_id("pair", RECIPE, pair["pair_id"]), "video_id": pair["video_id"], "recipe": RECIPE,
+                "source_name": RECIPE, "task": "vr2v", "edit": "removal", "clip_id": pair["pair_id"],
+                "frame_id": pair["pair_id"], "path": pair["target_path"], "start_s": pair["target_start_s"],
+                "end_s": pair["target_end_s"], "target_clip_id": pair["target_clip_id"], "conditions": references,
+                "reference_path": references[0]["path"], "object_name": pair.get("object_name"),
+                "edited_thing": pair.get("object_name") or thing, "issues": [],
+                "num_attempts": 1, **{f.name: pair[f.name] for f in RIGHTS}})
+    return pa.Table.from_pylist(rows, PLANNED)
+
+
+def turn(made: pa.Table) -> pa.Table:
+    """The edited clip becomes the input, the film the target; what took the object out is to be written back."""
+    rows = [row | {
+        "forward_instruction": row["removal_instruction"],
+        "edited_path": row["frame_path"], "frame_path": row["edited_path"],
+        "edit": "addition" if row["removal_kind"] == "removal" else "replacement",
+        **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
+           for name in ("path", "start_s", "end_s", "duration_s")},
+    } for row in made.to_pylist()]
+    return pa.Table.from_pylist(rows, made.schema)
+
+
+def by_reference(found: pa.Table) -> pa.Table:
+    """Instructions that point to the reference for the looks."""
+    rows = [row | ({"instruction": f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."}
+                   if row["instruction"] else {}) for row in found.to_pylist()]
+    return pa.Table.from_pylist(rows, found.schema)
