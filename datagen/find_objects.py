@@ -26,7 +26,8 @@ from .list_edits import color_name, place_name
 FPS, SECONDS = 8.0, 2.5   # what the segmenter sees of a clip: enough to tell what moves
 SHORT_PX = 360            # of these frames
 RING = 0.25               # width of what surrounds an object, in the root of its area
-REPEATED = 0.1           # share of an object that was found before: then nothing new stands out
+RIM = 0.015               # of the short side: outlines end a little before the frame does
+REPEATED = 0.1            # share of an object that was found before: then nothing new stands out
 JPEG = 95
 
 FOUND = pa.struct([
@@ -140,7 +141,9 @@ def cut_off(mask: np.ndarray) -> float:
     if not mask.any():
         return 0.0
     box = np.ptp(np.flatnonzero(mask.any(axis=1))) + np.ptp(np.flatnonzero(mask.any(axis=0))) + 2
-    return float(mask[:, 0].sum() + mask[:, -1].sum() + mask[0].sum()) / float(2 * box)
+    rim = max(1, round(RIM * min(mask.shape)))
+    sides = (mask[:, :rim].any(axis=1), mask[:, -rim:].any(axis=1), mask[:rim].any(axis=0))
+    return float(sum(side.sum() for side in sides)) / float(2 * box)
 
 
 def solidity(mask: np.ndarray) -> float:

@@ -2,7 +2,9 @@
 
 Measured by colours: of all windows of the reference with the form of the object's box, the one that holds most of
 the object's colours, each in the amount that the object has of it. The object may be mirrored, larger, elsewhere
-and somewhat darker or lighter; a scene without it, or with another object, has not all its colours in one place.
+and somewhat darker or lighter; a scene without it, or with another object, rarely has all its colours in one place.
+Colours say nothing of form, so this tells that an object was lost, not that it was kept: of 45 references that show
+their object 98 % reach 0.65, of 45 that show another one 31 %, and of 45 bare scenes 27 %.
 """
 
 from __future__ import annotations
