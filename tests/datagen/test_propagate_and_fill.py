@@ -134,7 +134,7 @@ def test_wrong_input_is_named(clip, recolored):
 
 
 def test_more_hidden_pixels_than_opencv_takes_in_a_row_are_sampled():
-    """A real clip of a person had 40,000 of them in one frame, and the run ended there."""
+    """A real clip of a person near the camera had more than 32,766 read from one frame, and the run ended there."""
     from datagen.background_fill import _sampled
 
     rng = np.random.default_rng(0)
