@@ -23,6 +23,7 @@ HALO_PX = 8          # beside an object, where flow is not the background's own
 PARALLAX_PX = 1.5    # what the background may move otherwise than the camera says
 NOISE_PX = 0.5       # of flow beside an object; the fitted camera is more exact than that
 TRUST_PX = 2.0       # a known pixel whose flow does not lead home is no source
+ROW = 30_000         # places that are sampled at once; OpenCV refuses rows of 32,767 and more
 
 
 @dataclass
@@ -146,9 +147,14 @@ def _link(here: _Holes, beyond: _Holes, hidden: np.ndarray, flow, back, frame: i
 def _read(picture: np.ndarray, places: _Holes, frames: Sequence[np.ndarray]) -> None:
     for frame in np.unique(places.frame[places.frame >= 0]):
         these = places.frame == frame
-        at = places.at[these][None]
-        colours = cv2.remap(frames[frame], at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        picture[places.rows[these], places.columns[these]] = colours[0]
+        picture[places.rows[these], places.columns[these]] = _sampled(frames[frame], places.at[these])
+
+
+def _sampled(frame: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Colours `(n, 3)` of `frame` at float32 places `(n, 2)`, x and y."""
+    parts = [cv2.remap(frame, at[i : i + ROW][None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+             for i in range(0, len(at), ROW)]
+    return np.concatenate(parts)
 
 
 def _carry_painted(filled, holes, traced: list[_Holes], flows, seed: int) -> None:

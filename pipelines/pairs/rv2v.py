@@ -39,7 +39,8 @@ NEEDS = Needs(
     laptop="nothing: the tracked object is filled with the background of other frames",
     cluster="our renderer as the editor (--video-editor-model, one 80 GB GPU a worker), GroundingDINO and SAM2, a "
             "served Qwen3-VL",
-    cost="COST",
+    cost="laptop: about 2 CPU hours a 1,000 samples at 240 lines and 33 frames (estimated from the removals of "
+         "propagation-based-editing); cluster: two requests and one edited video a sample, GPU hours not measured",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,

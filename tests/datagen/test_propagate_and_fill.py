@@ -131,3 +131,13 @@ def test_wrong_input_is_named(clip, recolored):
         editor.edit(clip.frames, EditRequest(instruction="", kind="fly"))
     with pytest.raises(ConfigError, match="no video-editor 'magic'; known: classical, wan-vace, bernini"):
         open_backend("video-editor", "magic")
+
+
+def test_more_hidden_pixels_than_opencv_takes_in_a_row_are_sampled():
+    """A real clip of a person near the camera had more than 32,766 read from one frame, and the run ended there."""
+    from datagen.background_fill import _sampled
+
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (60, 80, 3), np.uint8)
+    at = np.stack([rng.integers(0, 80, 70_001), rng.integers(0, 60, 70_001)], axis=1).astype(np.float32)
+    assert np.array_equal(_sampled(frame, at), frame[at[:, 1].astype(int), at[:, 0].astype(int)])
