@@ -276,6 +276,7 @@ def _tensor(blob: bytes) -> Tensor:
 def main(argv: list[str]) -> int:
     ways = {"export": export_preprocessed, "import": import_preprocessed}
     if not argv or argv[0] not in ways:
-        print(__doc__, file=sys.stdout if set(argv) & {"-h", "--help"} else sys.stderr)
+        usage = f"usage: bernini trainer-latents {{{','.join(ways)}}} [--help]\n\n{__doc__}"
+        print(usage, file=sys.stdout if set(argv) & {"-h", "--help"} else sys.stderr)
         return 0 if set(argv) & {"-h", "--help"} else 2
     return tyro.cli(ways[argv[0]], args=argv[1:], prog=f"bernini trainer-latents {argv[0]}")

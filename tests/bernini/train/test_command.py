@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from bernini.encode import fingerprints
 from bernini.layouts import open_model
 from bernini.weights import read_tensors
 from tests.bernini.train.latents import write_latents
@@ -18,15 +20,25 @@ SMALL = ("--mixture", "even", "--tokens", "150", "--steps", "3", "--log-every", 
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory) -> str:
-    return write_latents(tmp_path_factory.mktemp("data"), DATA, widths=(64, 32)).path
+def latents(tmp_path_factory, tiny):
+    """`latents(layout)` → manifest as if encoded by the tiny model of that layout."""
+    @cache
+    def of(layout: str) -> str:
+        return write_latents(tmp_path_factory.mktemp("data"), DATA, widths=(64, 32), encoders=encoders(tiny(layout))).path
+
+    return of
+
+
+def encoders(model: Path) -> dict[str, str]:
+    folder = open_model(model)
+    return fingerprints(folder, ("latent", "text", "vit") if folder.has_planner else ("latent", "text"))
 
 
 @pytest.fixture
 def train(bernini, latents, tiny, tmp_path):
     """`train("--stage", "IIb", layout="diffusers")` → code, out, err; output in tmp_path/out."""
     def call(*words: str, layout: str = "diffusers"):
-        return bernini("train", "--model", tiny(layout), "--data", latents, "--output", tmp_path / "out", *SMALL, *words)
+        return bernini("train", "--model", tiny(layout), "--data", latents(layout), "--output", tmp_path / "out", *SMALL, *words)
 
     return call
 
@@ -161,11 +173,17 @@ def test_what_is_missing_is_named(bernini, tiny, tmp_path):
 
 
 def test_latents_of_another_model_stop_the_run(bernini, tiny, tmp_path):
-    data = write_latents(tmp_path, {("pictures", "t2i"): 4}, widths=(64, 5)).path
+    data = write_latents(tmp_path, {("pictures", "t2i"): 4}, widths=(64, 5), encoders=encoders(tiny("diffusers"))).path
     words = [*SMALL, "--steps", "20"]
     code, out, err = bernini("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *words)
     assert code == 3 and "text embedding is 5 wide, the renderer wants 32" in out
     assert "8 packs in a row have no sample that can be used" in err
+
+
+def test_latents_of_another_encoder_are_refused_before_training(bernini, tiny, tmp_path):
+    data = write_latents(tmp_path, {("pictures", "t2i"): 4}, widths=(64, 32)).path
+    code, _, err = bernini("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *SMALL)
+    assert code == 2 and "made by another vae encoder (aaaa)" in err and "bernini encode" in err
 
 
 def test_a_run_that_cannot_fit_is_refused_with_the_option_that_would(train):
