@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from . import storage
 from .errors import MediaError
@@ -19,6 +19,8 @@ from .media import Frame, VideoReader, fit, read_frames
 
 EPSILON_S = 1e-4
 SEEK_GAP_S = 8.0          # a seek costs about half a key-frame distance (often 10 s) of decoding
+# Other readers of Pillow are rarely met and little tested; some ask a stream for what Arrow's have not (readline).
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", *(n.upper() for n in ("webp", "avif") if features.check(n)))
 MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
 
 
@@ -144,7 +146,7 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
 def decode_image(file, name: str, *, long_px: int | None = None) -> np.ndarray:
     """The same of an open binary stream; `name` is for messages."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MediaError(f"{name} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
                                  "are not read")
@@ -164,7 +166,7 @@ def image_size(path: str) -> tuple[int, int]:
     """(width, height) as stored, from the header of a picture file. Raises `MediaError`."""
     try:
         filesystem, inner = storage.resolve(path)
-        with filesystem.open_input_file(inner) as file, Image.open(file) as image:
+        with filesystem.open_input_file(inner) as file, Image.open(file, formats=FORMATS) as image:
             return image.size
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"cannot read the picture {path}: {error}") from None
