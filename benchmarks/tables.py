@@ -196,7 +196,7 @@ def main(skip_peers: bool) -> None:
 
 
 def _five_tiny() -> dict:
-    from manifests.media import write_video
+    from manifests.video_writer import write_video
     from tests.conftest import moving_frames
 
     with tempfile.TemporaryDirectory() as folder:

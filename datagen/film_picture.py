@@ -16,8 +16,8 @@ import pyarrow as pa
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
 from manifests.ids import digest
-from manifests.media import fit
 from manifests.media_store import MediaStore
+from manifests.planes import fit
 from manifests.spans import read_image
 
 from .backends import EditRequest, open_backend

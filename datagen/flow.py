@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 WORK_PX = 512        # long side in which flow is searched; twice that costs four times as much
 CHECK_SHARE = 0.01   # of the squared motion, and

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.columns import column, map_rows
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 from manifests.spans import read_span
 
 from .backends import Face, open_backend

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from manifests.media import shrink
+from manifests.planes import shrink
 
 BLACK, WHITE, NEUTRAL = 16, 235, 128  # limited range, as H.264 players expect it
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datagen.samples_camera import MOVES, Shot, Take
 from datagen.samples_shots import SCRIPT, Plan
-from manifests.media import write_video
+from manifests.video_writer import write_video
 
 VERSION = 2  # raise it whenever a frame or a field changes: older films are then made anew
 KEPT = 0.6  # share of broken.mp4 that is left

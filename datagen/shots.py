@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from scenedetect import ContentDetector, FrameTimecode
 
-from manifests.media import Frame, fit, shrink
+from manifests.media import Frame
+from manifests.planes import fit, shrink
 
 DETECT_LONG_PX = 160      # PySceneDetect itself shrinks to about 256; scores are means and hardly change
 CONTENT_THRESHOLD = 27.0  # PySceneDetect's default for ContentDetector

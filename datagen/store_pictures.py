@@ -9,8 +9,9 @@ import pyarrow as pa
 from manifests.archives import Shelf
 from manifests.columns import column, map_rows
 from manifests.errors import MediaError
-from manifests.media import VideoReader, fit
+from manifests.media import VideoReader
 from manifests.media_store import MediaStore
+from manifests.planes import fit
 from manifests.schema import DOCUMENTS
 from manifests.spans import frames_at
 

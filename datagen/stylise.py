@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from manifests.errors import BackendError
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 from .flow import DenseFlow, visible, warp
 from .recolor import lab, rgb

@@ -17,9 +17,10 @@ import numpy as np
 
 from manifests.errors import BackendError, MediaError
 from manifests.ids import digest
-from manifests.media import colour_of, rgb_of
+from manifests.media import colour_of
 from manifests.media_store import MediaStore, StoredVideo, VideoWriter
 from manifests.messages import MIN_FRAMES
+from manifests.planes import rgb_of
 from manifests.spans import EPSILON_S, read_span
 
 from .backends import PoseEstimator, Segmenter, Track

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import MediaError
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 from manifests.spans import read_picture
 
 from .pair_frames import PICTURES, mask_frames

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from manifests.columns import column
 from manifests.frames import ClipFrames
-from manifests.media import shrink
+from manifests.planes import shrink
 
 GRID = 3  # brightness is kept for 3 x 3 parts of the picture, row by row
 NUM_FRAMES = 4

@@ -20,7 +20,7 @@ from manifests.columns import add_issues, column, map_rows
 from manifests.errors import MediaError
 from manifests.frames import DETAIL_SHORT_PX
 from manifests.ids import digest
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 from .sharpness import sharpness_of
 

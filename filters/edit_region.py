@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import MediaError
-from manifests.media import shrink
+from manifests.planes import shrink
 
 from .pair_frames import READS, PairFrame, pair_frames
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.columns import column
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 FEATURE_PX, FLOW_PX = 480, 192   # long sides at which features and flow are looked for
 NUM_FEATURES = 600

@@ -16,7 +16,8 @@ import pyarrow as pa
 from manifests.columns import column, map_rows, set_column
 from manifests.errors import MediaError
 from manifests.frames import DETAIL_SHORT_PX
-from manifests.media import VideoReader, fit, shrink
+from manifests.media import VideoReader
+from manifests.planes import fit, shrink
 from manifests.spans import frames_at, read_image
 
 from .frame_similarity import EMBEDDING, EmbedFrame

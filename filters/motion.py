@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests.columns import column
 from manifests.frames import ClipFrames
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 PAIRS_PER_CLIP = 6       # evenly spread; more changes the medians little
 TRACK_PX = 192           # long side at which corners are tracked

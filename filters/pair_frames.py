@@ -13,7 +13,7 @@ from itertools import repeat, zip_longest
 import numpy as np
 
 from manifests.errors import MediaError
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 from manifests.spans import read_image, read_span
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

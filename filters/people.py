@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from manifests.columns import column
 from manifests.frames import ClipFrames
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 LOOKS_PER_S = 1.0        # a face in one of the frames looked at is enough
 MAX_LOOKS = 6

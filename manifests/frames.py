@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .media import Frame, fit
+from .media import Frame
+from .planes import fit
 
 SAMPLES_PER_S = 4.0    # a 2 s clip still has the 8 frames that X-CLIP reads
 SAMPLE_SHORT_PX = 224  # input side of CLIP and X-CLIP

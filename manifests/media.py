@@ -1,4 +1,4 @@
-"""Open, read and write video: probe, iterate, sample by presentation time, integrity, write.
+"""Open and read video: probe, iterate, sample by presentation time, integrity.
 
 PyAV is the reader because it alone of the usual ones tells damaged frames apart
 (`is_corrupt`); torchcodec in exact mode can be named for sparse sampling where it is
@@ -10,12 +10,10 @@ Times are seconds from the start of the presentation, as players and `ffmpeg -ss
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
 import cv2
@@ -23,7 +21,17 @@ import numpy as np
 
 from . import storage
 from .errors import ConfigError, MediaError
-from .mp4 import index_first
+from .planes import (
+    PLANAR_8BIT,
+    UNSPECIFIED,
+    Colour,
+    fit,
+    plane_of,
+    shrink,
+    shrink_bgr,
+    shrink_i420,
+    turn_i420,
+)
 
 # PyAV's own log callback takes the interpreter lock from decoder threads and can deadlock in
 # worker processes; FFmpeg's default one does not. Its messages are silenced: what went wrong
@@ -34,12 +42,6 @@ av.logging.set_libav_level(av.logging.PANIC)
 DECODER = f"pyav {av.__version__}"
 # Formats that are text, or lists that make FFmpeg open further files and addresses.
 _REFUSED_FORMATS = {"tty", "hls", "concat", "dash", "sdp", "rtsp", "imf"}
-_UNSPECIFIED, _BT709, _LIMITED, _FULL = 2, 1, 1, 2  # codes of colour spaces, and of ranges in FFmpeg
-# Cameras that record all 256 levels: the planes' meaning in the range that the rest of the house expects.
-_LUMA_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
-_CHROMA_LIMITED = np.rint(128 + (np.arange(256) - 128.0) * 224 / 255).astype(np.uint8)
-_PLANAR_8BIT = {"yuv420p", "yuvj420p"}  # planes can be shrunk without a conversion of the whole frame
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -75,15 +77,6 @@ class Probe:
         return round(self.duration_s * self.fps)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Colour:
-    """What the numbers of planes mean, as codes of ITU-T H.273; `space` 1 is BT.709, 5 and 6 are BT.601."""
-
-    space: int
-    primaries: int
-    transfer: int
-
-
 @dataclass(slots=True)
 class Frame:
     """One decoded frame. `clean` is False when it, or one it may depend on, was damaged."""
@@ -96,7 +89,7 @@ class Frame:
     def bgr(self, size: tuple[int, int], *, smooth: bool = True) -> np.ndarray:
         """`(height, width, 3)` uint8 BGR as shown (rotated), at `size` = (width, height)."""
         turns = round(self.image.rotation / 90) % 4
-        small = _shrink(self.image, size[::-1] if turns % 2 else size, smooth)
+        small = shrink_bgr(self.image, size[::-1] if turns % 2 else size, smooth)
         return np.rot90(small, turns) if turns else small
 
     def i420(self, size: tuple[int, int]) -> np.ndarray:
@@ -107,10 +100,10 @@ class Frame:
         """
         turns = round(self.image.rotation / 90) % 4
         stored = size[::-1] if turns % 2 else size
-        if self.image.format.name not in _PLANAR_8BIT:
+        if self.image.format.name not in PLANAR_8BIT:
             return cv2.cvtColor(np.ascontiguousarray(self.bgr(size)), cv2.COLOR_BGR2YUV_I420)
-        planes = _shrink_i420(self.image, stored, True)
-        return _turn_i420(planes, stored, turns) if turns else planes
+        planes = shrink_i420(self.image, stored, True)
+        return turn_i420(planes, stored, turns) if turns else planes
 
     def rgb(self) -> np.ndarray:
         """`(height, width, 3)` uint8 RGB as shown, at full size."""
@@ -122,10 +115,10 @@ class Frame:
         """`(height, width)` uint8 brightness as shown, at `size` = (width, height)."""
         turns = round(self.image.rotation / 90) % 4
         stored = size[::-1] if turns % 2 else size
-        if self.image.format.name in _PLANAR_8BIT:
-            grey = shrink(_plane(self.image, 0), stored)
+        if self.image.format.name in PLANAR_8BIT:
+            grey = shrink(plane_of(self.image, 0), stored)
         else:
-            grey = cv2.cvtColor(_shrink(self.image, stored, True), cv2.COLOR_BGR2GRAY)
+            grey = cv2.cvtColor(shrink_bgr(self.image, stored, True), cv2.COLOR_BGR2GRAY)
         return np.rot90(grey, turns) if turns else grey
 
     @property
@@ -133,14 +126,6 @@ class Frame:
         """(width, height) after rotation."""
         size = (self.image.width, self.image.height)
         return size[::-1] if round(self.image.rotation / 90) % 2 else size
-
-
-def fit(size: tuple[int, int], *, long_px: int | None = None, short_px: int | None = None) -> tuple[int, int]:
-    """`size` shrunk (never enlarged) to a long or short side, both sides even and at least 2."""
-    width, height = size
-    scale = long_px / max(size) if long_px else short_px / min(size)
-    scale = min(scale, 1.0)
-    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 @contextmanager
@@ -190,19 +175,10 @@ def colour_of(path: str) -> Colour | None:
     with open_container(path) as container:
         video = container.streams.video
         context = video[0].codec_context if video else None
-        if context is None or context.pix_fmt not in _PLANAR_8BIT or context.colorspace == _UNSPECIFIED:
+        if context is None or context.pix_fmt not in PLANAR_8BIT or context.colorspace == UNSPECIFIED:
             return None
         return Colour(space=int(context.colorspace), primaries=int(context.color_primaries),
                       transfer=int(context.color_trc))
-
-
-def rgb_of(planes: np.ndarray, colour: Colour | None) -> np.ndarray:
-    """`(height, width, 3)` uint8 RGB of I420 planes, as a player shows them."""
-    if colour is None or colour.space != _BT709:
-        return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)  # BT.601, what players take for granted
-    frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-    frame.colorspace = colour.space
-    return frame.to_ndarray(format="rgb24")
 
 
 def probe(path: str) -> Probe:
@@ -335,84 +311,6 @@ def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, deco
         return np.stack(images) if images else np.empty((0, *small().shape), np.uint8)
 
 
-def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """Write `(height, width, 3)` uint8 RGB frames as H.264 yuv420p mp4, index first; returns their number.
-
-    Odd sides lose one pixel (yuv420p needs even ones). The file appears only when whole.
-    """
-    with storage.atomic_output(path) as file:
-        return encode_video(file, frames, fps=fps, crf=crf)
-
-
-def encode_video(file, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
-    """`write_video` into a binary stream. Equal frames give equal bytes."""
-    with VideoEncoder(file, fps=fps, crf=crf) as encoder:
-        for image in frames:
-            encoder.push(image)
-    return encoder.num_frames
-
-
-class VideoEncoder:
-    """`encode_video` frame by frame, for who writes several videos out of one pass over another.
-
-    Frames are `(height, width, 3)` uint8 RGB, or `(height * 3 / 2, width)` I420 planes as `Frame.i420`
-    gives them, which `colour` explains. The file is whole when the context ends; `MediaError` when nothing
-    was pushed.
-    """
-
-    def __init__(self, file, *, fps: float | Fraction, crf: int = 18, colour: Colour | None = None):
-        self._colour = colour
-        self.num_frames = 0
-        self._rate, self._crf, self._stream = Fraction(fps).limit_denominator(1001 * 60), crf, None
-        self._file, self._memory = file, io.BytesIO()
-        self._container = av.open(self._memory, "w", format="mp4")
-
-    def push(self, image: np.ndarray) -> None:
-        if image.ndim == 3:
-            image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # half the time of the encoder's own conversion
-        if self._stream is None:
-            self._begin(image.shape[1], image.shape[0] * 2 // 3)
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
-        self.num_frames += 1
-
-    def _begin(self, width: int, height: int) -> None:
-        # x264 picks its assembly by processor and load; without this two runs differ in bytes.
-        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
-        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
-        if self._colour is not None:
-            context = self._stream.codec_context
-            context.colorspace, context.color_primaries = self._colour.space, self._colour.primaries
-            context.color_trc, context.color_range = self._colour.transfer, _LIMITED
-
-    def __enter__(self) -> VideoEncoder:
-        return self
-
-    def __exit__(self, kind, *error) -> None:
-        try:
-            if kind is None and self._stream is None:
-                raise MediaError("there are no frames to write")
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-        finally:
-            self._container.close()
-        if kind is None:
-            self._file.write(index_first(self._memory.getbuffer()))
-
-
-def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` at `size` = (width, height) without aliasing: halved while it can be, then linear.
-
-    Halving is the one area reduction that OpenCV vectorises: 10 times faster than INTER_AREA
-    to an odd size, and the last step is below a factor of two.
-    """
-    while image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1]:
-        even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
-        image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-
-
 def _lacks_index(path: str) -> bool:
     """Is this a local mp4 or mov whose top-level boxes hold no index?"""
     kinds: list[bytes] = []
@@ -427,42 +325,6 @@ def _lacks_index(path: str) -> bool:
     except OSError:
         return False
     return b"ftyp" in kinds and b"moov" not in kinds
-
-
-def _plane(image: av.VideoFrame, i: int) -> np.ndarray:
-    plane = image.planes[i]
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-
-
-def _shrink(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.ndarray:
-    """BGR at `size`. 8-bit 4:2:0 planes are shrunk first and converted small: 2 to 4 times cheaper."""
-    if image.format.name not in _PLANAR_8BIT:
-        return image.reformat(*size, format="bgr24", interpolation="AREA" if smooth else "BILINEAR").to_ndarray()
-    return cv2.cvtColor(_shrink_i420(image, size, smooth), cv2.COLOR_YUV2BGR_I420)
-
-
-def _shrink_i420(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.ndarray:
-    """`(height * 3 / 2, width)` planes of an 8-bit 4:2:0 frame at `size`, as stored (not turned)."""
-    width, height = size
-    resize = shrink if smooth else cv2.resize
-    i420 = np.empty((height * 3 // 2, width), np.uint8)
-    i420[:height] = resize(_plane(image, 0), size)
-    half = (width // 2, height // 2)
-    chroma = i420[height:].reshape(2, half[1], half[0])
-    for i in (0, 1):
-        chroma[i] = resize(_plane(image, i + 1), half)
-    if image.format.name == "yuvj420p" or int(image.color_range) == _FULL:
-        cv2.LUT(i420[:height], _LUMA_LIMITED, dst=i420[:height])
-        cv2.LUT(i420[height:], _CHROMA_LIMITED, dst=i420[height:])
-    return i420
-
-
-def _turn_i420(i420: np.ndarray, size: tuple[int, int], turns: int) -> np.ndarray:
-    """Planes of `size` = (width, height) turned by quarter `turns` against the clock."""
-    width, height = size
-    luma, chroma = np.rot90(i420[:height], turns), i420[height:].reshape(2, height // 2, width // 2)
-    turned = np.rot90(chroma, turns, axes=(1, 2))
-    return np.concatenate([luma.ravel(), turned.ravel()]).reshape(-1, luma.shape[1])
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from . import storage
-from .media import Colour, VideoEncoder
+from .planes import Colour
+from .video_writer import VideoEncoder
 
 
 @dataclass(frozen=True)

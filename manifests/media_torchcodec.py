@@ -12,7 +12,8 @@ import torchcodec
 from torchcodec.decoders import VideoDecoder
 
 from .errors import MediaError
-from .media import DECODER, fit, open_container, probe
+from .media import DECODER, open_container, probe
+from .planes import fit
 
 DECODER_TORCHCODEC = f"torchcodec {torchcodec.__version__} exact"
 

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from . import storage
 from .errors import InputError, MediaError
-from .media import VideoReader, fit, shrink
+from .media import VideoReader
+from .planes import fit, shrink
 from .spans import frames_at, read_image
 
 NUM_FRAMES = 10        # spread over the whole clip; equal for all, so that two clips loop in step

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from . import storage
 from .errors import MediaError
-from .media import Frame, VideoReader, fit, read_frames
+from .media import Frame, VideoReader, read_frames
+from .planes import fit
 
 EPSILON_S = 1e-4
 SEEK_GAP_S = 8.0          # a seek costs about half a key-frame distance (often 10 s) of decoding

@@ -37,7 +37,7 @@ from .columns import FAILED
 from .errors import ConfigError, InputError, ManifestError, MediaError
 from .ids import digest, make_id
 from .manifest import Manifest, ManifestWriter, live
-from .media import VideoReader, probe, write_video
+from .media import VideoReader, probe
 from .media_store import MediaStore
 from .messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS, count_tokens
 from .provenance import versions
@@ -45,6 +45,7 @@ from .samples import TEXT_MESSAGES, SampleMedia, read_messages
 from .schema import SAMPLES
 from .spans import EPSILON_S, MAX_PIXELS, image_size
 from .tasks import TASKS
+from .video_writer import write_video
 
 SCHEMA = pa.schema([
     ("inputs", pa.string()), ("images", pa.list_(pa.string())),

@@ -22,7 +22,7 @@ from bernini.layouts import open_model
 from bernini.memory import MemorySettings
 from datagen.backends import EditRequest
 from manifests.errors import BackendError, ConfigError
-from manifests.media import write_video
+from manifests.video_writer import write_video
 
 # Our task → the generator's, and what it is given: clip, first frame, references.
 TASKS = {

@@ -26,7 +26,8 @@ from manifests.columns import add_issues, column, doc_of, require, set_column
 from manifests.errors import BackendError, ConfigError, ManifestError, MediaError
 from manifests.frames import DETAIL_SHORT_PX, SAMPLE_SHORT_PX, ClipBuffer, ClipFrames
 from manifests.manifest import Manifest
-from manifests.media import VideoReader, fit, shrink
+from manifests.media import VideoReader
+from manifests.planes import fit, shrink
 from manifests.spans import EPSILON_S, read_picture
 
 from .command import print_funnel

@@ -83,7 +83,7 @@ def moving_frames(num: int, *, size=(320, 240), seed: int = 0, step: float = 2.0
 @pytest.fixture
 def make_video(tmp_path):
     """Write a real mp4: `make_video("a.mp4", num_frames=50, shots=2)`; shots are hard cuts."""
-    from manifests.media import write_video
+    from manifests.video_writer import write_video
 
     def make(name: str, *, num_frames: int = 75, shots: int = 1, fps: int = 25, size=(320, 240), folder=None) -> Path:
         path = (folder or tmp_path) / name

@@ -19,11 +19,11 @@ from datagen.sprites import SIDE_PX, Scenes, render
 from manifests.columns import column
 from manifests.ids import digest, make_id
 from manifests.manifest import Manifest
-from manifests.media import write_video
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.schema import PAIRS, RIGHTS, SAMPLES
 from manifests.spans import read_image, read_span
+from manifests.video_writer import write_video
 from pipelines.place import Place
 from pipelines.run import finish
 

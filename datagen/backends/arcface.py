@@ -16,7 +16,7 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
 
 from manifests.errors import BackendError, ConfigError
-from manifests.media import fit
+from manifests.planes import fit
 
 from . import Face
 

@@ -13,7 +13,7 @@ import os
 import cv2
 import numpy as np
 
-from manifests.media import fit, shrink
+from manifests.planes import fit, shrink
 
 from . import Face
 

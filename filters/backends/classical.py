@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from manifests.frames import ClipFrames
-from manifests.media import shrink
+from manifests.planes import shrink
 
 NUM_FRAMES = 8
 LAYOUT = (8, 6)           # columns, rows of the colour layout

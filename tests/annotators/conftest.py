@@ -7,7 +7,7 @@ import pytest
 
 from annotators.backends import classical
 from manifests.columns import ISSUES
-from manifests.media import write_video
+from manifests.video_writer import write_video
 
 from .vllm_server import MISSING, PYTHON, make_model, vllm_server
 

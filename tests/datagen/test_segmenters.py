@@ -14,7 +14,7 @@ from datagen.backends import open_backend
 from datagen.backends.classical_segment import ClassicalSegmenter
 from datagen.transforms import ApplyTransform
 from manifests.errors import BackendError, ConfigError
-from manifests.media import write_video
+from manifests.video_writer import write_video
 from tests.conftest import moving_frames
 from tests.datagen.moving_object import crossing, overlap
 from tests.datagen.test_transforms import decode, planned

@@ -9,7 +9,8 @@ import pytest
 
 from datagen.cut import CutClips
 from datagen.shots import FindShots, Transition
-from manifests.media import VideoReader, write_video
+from manifests.media import VideoReader
+from manifests.video_writer import write_video
 from tests.conftest import moving_frames
 
 HARD_CUTS = {

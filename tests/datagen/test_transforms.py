@@ -21,8 +21,8 @@ from datagen.transforms import PLANNED, TRANSFORMS, ApplyTransform, PlanTransfor
 from manifests.columns import ACCOUNT
 from manifests.errors import ConfigError
 from manifests.ids import make_id
-from manifests.media import write_video
 from manifests.schema import PAIRS
+from manifests.video_writer import write_video
 from pipelines.stage import Stage, check
 from tests.conftest import moving_frames
 from tests.datagen.moving_object import crossing, overlap

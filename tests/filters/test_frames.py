@@ -15,8 +15,8 @@ from filters.frames import MeasureFrames
 from filters.rules import ApplyRules, Rule
 from manifests.columns import ISSUES, set_column
 from manifests.errors import BackendError, ConfigError
-from manifests.media import write_video
 from manifests.schema import FRAMES
+from manifests.video_writer import write_video
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from filters import PAIR_FILTERS
 from filters.consistency_rules import RULE_SETS, rule_set
 from filters.rules import ApplyRules
 from manifests.errors import ConfigError
-from manifests.media import write_video
 from manifests.schema import PAIRS
 from manifests.spans import read_span
+from manifests.video_writer import write_video
 from pipelines.local import build
 from pipelines.stage import Stage, check
 from tests.datagen.known_clips import walk

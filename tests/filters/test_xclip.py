@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from manifests.errors import BackendError, ConfigError
-from manifests.media import VideoReader, write_video
+from manifests.media import VideoReader
+from manifests.video_writer import write_video
 from pipelines.scan import ScanVideos
 from tests.conftest import moving_frames
 from tests.pipelines.test_scan import videos

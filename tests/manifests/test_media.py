@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from manifests.errors import ConfigError, MediaError
-from manifests.media import Limits, VideoReader, fit, probe, read_frames, shrink, write_video
+from manifests.media import Limits, VideoReader, probe, read_frames
+from manifests.planes import fit, shrink
+from manifests.video_writer import write_video
 
 
 def counted_frames(num: int, size=(64, 48)):

@@ -22,10 +22,10 @@ from PIL import Image
 from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
 from manifests.manifest import Manifest, ManifestWriter
-from manifests.media import write_video
 from manifests.report import build_report, main
 from manifests.report_pictures import NUM_FRAMES, Span, make_album, read_spans
 from manifests.schema import STOPS
+from manifests.video_writer import write_video
 
 HOSTILE_FILE = "<img src=x onerror=alert(1)>.mp4"
 HOSTILE_PROMPT = "</script><script>alert(1)</script>"

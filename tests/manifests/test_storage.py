@@ -6,7 +6,8 @@ import pytest
 
 from manifests import storage
 from manifests.errors import InputError
-from manifests.media import probe, write_video
+from manifests.media import probe
+from manifests.video_writer import write_video
 from pipelines.ingest import list_videos
 from tests.conftest import moving_frames
 

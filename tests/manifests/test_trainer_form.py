@@ -26,7 +26,7 @@ KNOWN_TASKS = "t2i t2v i2i r2i r2v v2v i2v vi2v vr2v vrc2v mv2v".split()
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Three seconds and eight seconds of film at 25 fps, and a picture."""
-    from manifests.media import write_video
+    from manifests.video_writer import write_video
     from tests.conftest import moving_frames
 
     folder = tmp_path_factory.mktemp("trainer-media")

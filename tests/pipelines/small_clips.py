@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from datagen.samples_photos import photograph
-from manifests.media import write_video
+from manifests.video_writer import write_video
 from tests.datagen.moving_object import crossing
 
 FILMS = {"coffee": ((40, 90, 200), 0.0), "motorcycle": ((230, 190, 30), 0.7)}  # background: colour, pan of the camera

@@ -20,8 +20,8 @@ VIDEO_OPS = {"scan": Stage(op="pipelines.scan:ScanVideos", kwargs={"measures": t
 
 @pytest.fixture(scope="module")
 def video_table(tmp_path_factory) -> pa.Table:
-    from manifests.media import write_video
     from manifests.schema import VIDEOS
+    from manifests.video_writer import write_video
     from tests.conftest import moving_frames
 
     folder, rows = tmp_path_factory.mktemp("contract"), []

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pytest
 
 from manifests.manifest import Manifest, ManifestWriter, live
-from manifests.media import write_video
 from manifests.messages import video_item
 from manifests.schema import CLIPS, SAMPLES
 from manifests.spans import read_span
+from manifests.video_writer import write_video
 from pipelines.local import build
 from pipelines.measure import Config as MeasureConfig
 from pipelines.measure import measure

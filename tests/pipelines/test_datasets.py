@@ -16,9 +16,10 @@ from PIL import Image
 
 from manifests.errors import InputError
 from manifests.manifest import Manifest
-from manifests.media import probe, write_video
+from manifests.media import probe
 from manifests.mixtures import TABLE_1
 from manifests.spans import read_image
+from manifests.video_writer import write_video
 from pipelines.datasets import DATASETS
 from pipelines.datasets.command import Config, import_dataset
 from pipelines.datasets.entries import records

@@ -47,8 +47,8 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> Manifest:
-    from manifests.media import write_video
     from manifests.media_store import MediaStore
+    from manifests.video_writer import write_video
     from tests.conftest import moving_frames
 
     folder = tmp_path_factory.mktemp("encode-samples")

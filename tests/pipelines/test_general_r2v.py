@@ -19,10 +19,10 @@ from filters.background_similarity import MeasureBackgroundSimilarity
 from filters.object_shown import object_shown
 from filters.rules import ApplyRules
 from manifests.errors import BackendError, ConfigError, RunStopped
-from manifests.media import write_video
 from manifests.messages import condition
 from manifests.schema import CLIPS
 from manifests.spans import read_image
+from manifests.video_writer import write_video
 from pipelines.pairs import general_r2v
 from pipelines.pairs.general_r2v import GROUPED, OBJECTS, PLANNED, PRESETS, Config, explode, regroup, run_steps
 from pipelines.recipe import MEASURES

@@ -151,7 +151,7 @@ def mixed_run(tmp_path_factory):
     """Pictures, a film, and files of which nothing can be read."""
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "in").mkdir()
-    from manifests.media import write_video
+    from manifests.video_writer import write_video
 
     def film():
         for shot in range(4):

@@ -14,10 +14,10 @@ from datagen.backends import EditRequest
 from datagen.cut_reference import CutReference
 from datagen.samples_photos import photograph
 from manifests.errors import BackendError, ConfigError
-from manifests.media import write_video
 from manifests.media_store import MediaStore
 from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
+from manifests.video_writer import write_video
 from pipelines.editors_motion import MotionAwareEditor
 from pipelines.pairs.motion_aware import Config, explode, run_steps, tiny_model
 

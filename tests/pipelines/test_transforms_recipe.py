@@ -15,9 +15,9 @@ from skimage import data
 from datagen.subtitles import LINES
 from datagen.transforms import MASKED, TRANSFORMS
 from manifests.errors import ConfigError
-from manifests.media import write_video
 from manifests.mixtures import TABLE_1
 from manifests.tasks import TASKS
+from manifests.video_writer import write_video
 from pipelines.pairs.transforms import PRESETS, Config, run, tell_scripts
 from tests.datagen.moving_object import crossing
 
