@@ -45,7 +45,8 @@ class Question:
     parse: Callable[[dict, dict], Mapping] | None = None   # (answer, row) -> columns; default: fields by name
     measured: Callable[[dict], Mapping] | None = None      # the classical backend: row -> columns
     measures: tuple[str, ...] = ()              # columns that it reads
-    max_tokens: int = 2048                      # a bound against running away, not a length to aim at
+    # A bound against running away, not a length to aim at; of the row where the answer is as long as what it is about.
+    max_tokens: int | Callable[[Mapping], int] = 2048
     temperature: float = 0.0
 
     @property
@@ -169,7 +170,8 @@ class Annotator:
             for label, image in see(row, view, long_px=self.long_px, num_frames=self.num_frames):
                 parts += [f"{label}:", encode_jpeg(image, self.jpeg_quality)]
         return ChatRequest(parts=tuple(parts), schema=self._schema(row), corrections=corrections,
-                           max_tokens=q.max_tokens, temperature=q.temperature,
+                           max_tokens=q.max_tokens(row) if callable(q.max_tokens) else q.max_tokens,
+                           temperature=q.temperature,
                            seed=int(digest(given, length=6), 16) if q.temperature else 0)
 
     def given(self, row: Mapping[str, object]) -> dict[str, object]:

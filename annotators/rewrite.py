@@ -35,6 +35,7 @@ FRAME = re.compile("(" + "|".join((
     "menu", "search", "skip to .*", r".*\b(accept|use of|uses?) cookies\b.*", "all rights reserved.*",
     "(copyright|©).*", "tags?:.*", "filed under.*", "posted (by|on|in) .*")) + r")[.!…»>\s]*", re.IGNORECASE)
 FRAME_LETTERS = 120
+MAX_LETTERS, MAX_TOKENS = 6000, 8192  # of one paragraph, and of a whole document
 ADDRESS = re.compile(r"\s*(https?://|www\.)\S+\s*")
 
 
@@ -66,7 +67,17 @@ def as_columns(paragraphs: Sequence[str]) -> dict:
 
 def as_many(schema: dict, row: Mapping[str, object]) -> dict:
     num = len(row["texts"] or [])
-    return obj(paragraphs=many(schema["properties"]["paragraphs"]["items"], num, num))
+    return obj(paragraphs=many(text(_longest(row), 0), num, num))
+
+
+def _longest(row: Mapping[str, object]) -> int:
+    """Characters of a paragraph: what is written again is about as long as it was."""
+    return min(MAX_LETTERS, max(map(len, row["texts"] or []), default=0) + 200)
+
+
+def _bound(row: Mapping[str, object]) -> int:
+    """Tokens that hold any answer of the schema (one a byte at most): short documents suit small servers too."""
+    return min(MAX_TOKENS, 256 + 4 * _longest(row) * len(row["texts"] or []))
 
 
 class RewriteTexts(Annotator):
@@ -74,8 +85,9 @@ class RewriteTexts(Annotator):
 
     question = Question(
         name="rewritten", prompt=PROMPT, texts=("texts",), narrow=as_many,
-        schema=obj(paragraphs=many(text(6000, 0), 0, 200)), parse=lambda answer, row: as_columns(answer["paragraphs"]),
+        schema=obj(paragraphs=many(text(MAX_LETTERS, 0), 0, 200)),
+        parse=lambda answer, row: as_columns(answer["paragraphs"]),
         adds=(column("rewritten", pa.list_(pa.string()), "the texts written again, in order; empty = left out"),
               column("text", pa.string(), "the same as one text")),
-        measured=lambda row: as_columns(clean_up(row["texts"])), measures=("texts",), max_tokens=8192,
+        measured=lambda row: as_columns(clean_up(row["texts"])), measures=("texts",), max_tokens=_bound,
     )

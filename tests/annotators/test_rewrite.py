@@ -68,6 +68,17 @@ def test_a_model_must_give_as_many_paragraphs_as_texts(answers, kept):
     assert made["text"] == ("\n\n".join(filter(None, kept)) if kept else None)
 
 
+@pytest.mark.parametrize("letters, most", [(40, 8192 // 2), (4000, 8192)])
+def test_room_for_an_answer_is_as_long_as_the_document_asks_for(letters, most):
+    """A short document fits a server of 8,192 tokens; and whatever keeps the schema, a token a byte, fits the room."""
+    Scripted.asked = []
+    RewriteTexts("tests.annotators.test_rewrite:Scripted", answers=['{"paragraphs": ["", ""]}'])(table(["x" * letters, "y"]))
+    asked, paragraphs = Scripted.asked[0], Scripted.asked[0].schema["properties"]["paragraphs"]
+    assert asked.max_tokens <= most and paragraphs["items"]["maxLength"] >= letters
+    longest = json.dumps({"paragraphs": ["字" * paragraphs["items"]["maxLength"]] * 2}, ensure_ascii=False).encode()
+    assert asked.max_tokens >= min(len(longest), 8192)
+
+
 def patches(**changes: tuple[int, int, int]) -> np.ndarray:
     image = np.full((180, 320, 3), 128, np.uint8)
     for place, color in changes.items():
