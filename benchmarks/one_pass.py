@@ -26,7 +26,7 @@ from filters.video_similarity import EmbedVideo
 from manifests.errors import MediaError
 from manifests.frames import ClipBuffer
 from manifests.media import VideoReader
-from pipelines.pairs.video_pairs import Config, run
+from pipelines.pairs.video_pairs import Config, run_steps
 
 
 def bare_decode(paths: list[str]) -> float:
@@ -85,7 +85,7 @@ def calls_alone(paths: list[str]) -> tuple[float, float]:
 def whole_run(folder: str) -> float:
     with tempfile.TemporaryDirectory() as out:
         begin = time.process_time()
-        run(Config(input=folder, output=out, engine="local", quiet=True, human_balance=False))
+        dict(run_steps(Config(input=folder, output=out, engine="local", quiet=True, human_balance=False)))
         return time.process_time() - begin
 
 

@@ -57,9 +57,10 @@ class ListEdits:
     )
     neutral = ("media",)
 
-    def __init__(self, media: str, *, segmenter: str = "classical", long_px: int = 1024, seed: int = 0):
+    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None,
+                 long_px: int = 1024, seed: int = 0):
         self.store, self.long_px, self.seed = MediaStore(media), long_px, seed
-        self.segmenter = open_backend("segmenter", segmenter)
+        self.segmenter = open_backend("segmenter", segmenter, **(options or {}))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return map_rows(table, self, self._list)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from datagen.backends import check_backend
 from filters.rules import Rule
 from manifests.errors import ConfigError
 from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 
-from .recipe import RunConfig
+from .backend_config import SegmenterConfig
 from .stage import Stage
+
+# What each video editor that denoises calls its steps.
+STEPS = {"bernini": lambda num: {"settings": {"num_inference_steps": num}}, "wan-vace": lambda num: {"steps": num}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipEditConfig(RunConfig):
+class ClipEditConfig(SegmenterConfig):
     """How clips are cut, who finds and follows their object, who makes video of them."""
 
     fps: float = TRAINER_FPS
@@ -30,10 +34,6 @@ class ClipEditConfig(RunConfig):
     """Denoising steps of that model; 0 = its own default."""
     gpus: float = 0.0
     """GPUs that a worker takes for it."""
-    segmenter: str = "classical"
-    """classical (no weights) or grounded-sam2: who finds and follows objects."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for the segmenter."""
     score_min: float = 0.72
     """Least score of the segmenter. Classical: below 0.7 masks held parts of objects or lost them (6 real clips looked
     at); GroundingDINO's own threshold is 0.35."""
@@ -46,6 +46,10 @@ class ClipEditConfig(RunConfig):
         super().__post_init__()
         if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
             raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
+        if self.num_steps and self.video_editor not in STEPS:
+            raise ConfigError(f"num_steps is {self.num_steps}, and the video editor is {self.video_editor or 'none'}; "
+                              f"those that take steps: {', '.join(STEPS)}")
+        check_backend("video-editor", self.video_editor, self.editor_options, {"model": "--video-editor-model"})
 
     def object_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="object_score", min=self.score_min, why="the mask follows no object"),
@@ -55,13 +59,12 @@ class ClipEditConfig(RunConfig):
         """The clip at working size with its object; `phrased`: the one that `edited_thing` names."""
         return Stage(op="datagen.track_object:TrackObject", batch_size=1, workers=self.workers,
                      num_gpus=self.segmenter_gpus,
-                     kwargs={"media": self.media_root, "segmenter": self.segmenter, "phrased": phrased,
-                             "fps": self.fps, "max_frames": self.max_frames, "short_px": self.short_px})
+                     kwargs={"media": self.media_root, "segmenter": self.segmenter, "options": self.segmenter_options,
+                             "phrased": phrased, "fps": self.fps, "max_frames": self.max_frames,
+                             "short_px": self.short_px})
 
+    @property
     def editor_options(self) -> dict:
         """Arguments of the video editor: its model, and its steps under the name that it has for them."""
         named = {"model": self.video_editor_model} if self.video_editor_model else {}
-        if not self.num_steps or not named:
-            return named
-        ours = self.video_editor == "bernini"
-        return named | ({"settings": {"num_inference_steps": self.num_steps}} if ours else {"steps": self.num_steps})
+        return named | (STEPS[self.video_editor](self.num_steps) if self.num_steps else {})

@@ -15,8 +15,9 @@ several recipes with one output folder decode each film once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +30,7 @@ from manifests.manifest import Manifest, live
 
 from .ingest import fingerprint, list_videos
 from .place import Place
-from .run import ENGINES, Guard, TableSource, finish
+from .run import ENGINES, Guard, TableSource, finish, require_accepted
 from .run import run as run_stages
 from .scan import GOOD, ScanVideos, measure_fields
 from .stage import Stage
@@ -134,7 +135,7 @@ class ClipConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskConfig:
+class AskConfig(RunConfig):
     """Who writes prompts and judges: measured facts, or a vision-language model behind a server."""
 
     annotator: str = "classical"
@@ -144,24 +145,60 @@ class AskConfig:
     annotator_model: str = "Qwen/Qwen3-VL-235B-A22B-Instruct"
     """Model name as the server lists it."""
 
-    def check_annotator(self) -> None:
+    def __post_init__(self):
+        super().__post_init__()
         if self.annotator == "openai" and not self.url:
             raise ConfigError("annotator openai needs --url, e.g. --url http://127.0.0.1:8000/v1")
 
+    @property
+    def measured(self) -> bool:
+        """Is all that is written made of measured facts, so that no model reads or writes a word?"""
+        return self.annotator == "classical"
+
     def ask(self, op: str, **kwargs: object) -> Stage:
         """The stage of an annotator, e.g. `config.ask("annotators.transition:DescribeTransition")`."""
-        classical = self.annotator == "classical"
         kwargs = {"backend": self.annotator, **kwargs}
-        if not classical:
+        if not self.measured:
             # Answers are kept, so that a changed threshold or a broken run asks nothing twice.
             cache = "" if storage.is_uri(self.output) else storage.join(self.output, "answers")
             kwargs |= {"urls": self.url, "model": self.annotator_model, "cache": cache}
         # Workers that ask wait for the server most of the time.
-        return Stage(op=op, kwargs=kwargs, num_cpus=0.0 if classical else 0.5)
+        return Stage(op=op, kwargs=kwargs, num_cpus=0.0 if self.measured else 0.5)
 
 
 def apply_rules(*rules: Rule) -> Stage:
     return Stage(op="filters.rules:ApplyRules", kwargs={"rules": rules}, num_cpus=0.0)
+
+
+def apply_rules_where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
+    """`rules` for rows of these kinds of edits; the others pass."""
+    return Stage(op="filters.rules:ApplyRulesWhere", num_cpus=0.0,
+                 kwargs={"column": "edit", "values": edits, "rules": rules})
+
+
+def stops(*, may_be_empty: Collection[str] = (), hint: Callable[[str, Manifest], str] = lambda name, manifest: ""):
+    """Decorator of a recipe's `run_steps`, a generator of `(name, manifest)`: `RunStopped` after the first stop that
+    accepted no row, with the `hint` for it. Stops in `may_be_empty` (by the first word of their name) may be."""
+
+    def decorate(steps: Callable[[RunConfig], Iterator[tuple[str, Manifest]]]):
+        @wraps(steps)
+        def run_steps(config: RunConfig) -> Iterator[tuple[str, Manifest]]:
+            for name, manifest in steps(config):
+                yield name, manifest
+                if name.split(" ")[0] not in may_be_empty:
+                    require_accepted(manifest, hint=hint(name, manifest))
+        return run_steps
+    return decorate
+
+
+def open_pairs(path: str, needs: str, columns: Collection[str] = ()) -> Manifest:
+    """PAIRS of another recipe as an input; `needs` says who needs what of it."""
+    given = Manifest.open(path)
+    lacks = [name for name in columns if name not in given.schema.names]
+    if given.stop.name != "pairs" or lacks:
+        without = f" without a column {lacks[0]}" if given.stop.name == "pairs" else ""
+        raise ConfigError(f"{path} holds {given.stop.name}{without}; {needs}")
+    return given
 
 
 def scan_stage(config: ClipConfig) -> Stage:

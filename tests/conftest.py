@@ -44,10 +44,11 @@ def film(tmp_path_factory):
 @pytest.fixture(scope="session")
 def film_run(film, tmp_path_factory):
     """Finished stops of the video-pair recipe over the sample film, run in process: name -> Manifest."""
-    from pipelines.pairs.video_pairs import Config, run
+    from pipelines.pairs.video_pairs import Config, run_steps
 
-    return run(Config(input=str(film.videos_folder), output=str(tmp_path_factory.mktemp("film-out")),
-                      engine="local", quiet=True))
+    config = Config(input=str(film.videos_folder), output=str(tmp_path_factory.mktemp("film-out")), engine="local",
+                    quiet=True)
+    return dict(run_steps(config))
 
 
 @pytest.fixture

@@ -127,10 +127,38 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
 }
 
+# Arguments that a backend cannot do without: its weights or its server. A test holds it against the classes.
+REQUIRED = {
+    "segmenter": {"grounded-sam2": ("model", "sam_model")},
+    "pose": {"dwpose": ("model", "detector")},
+    "face": {"arcface": ("model", "detector")},
+    "image-editor": {"openai": ("url", "model")},
+    "video-editor": {"bernini": ("model",)},
+    "inpainter": {"diffusers": ("model",)},
+}
+
+
+def check_backend(role: str, name: str, options: Mapping[str, object], flags: Mapping[str, str] | None = None) -> None:
+    """`ConfigError` where a role has no backend `name` ("module:Class" is not looked into), where `options` lack what
+    it needs. With `flags`, what a user calls each option, also where one is given to nobody: an empty name is no
+    backend, and the classical ones load nothing."""
+    known, spoken = BACKENDS[role], role.replace("-", " ")
+    if flags and options and name in ("", "classical"):
+        named = " and ".join(flags[o] for o in options if o in flags)
+        raise ConfigError(f"{named} belongs to a model, and the {spoken} is {name or 'none'}")
+    if not name:
+        return
+    if name not in known and ":" not in name:
+        raise ConfigError(f"no {spoken} {name!r}; known: {', '.join(known)}, or module:Class")
+    missing = [(flags or {}).get(o, o) for o in REQUIRED[role].get(name, ()) if not options.get(o)]
+    if missing:
+        raise ConfigError(f"{spoken} {name} needs {' and '.join(missing)}")
+
 
 def open_backend(role: str, name: str, **options: object):
     """Build the backend `name` of a role. Unknown names list the known ones."""
     known = BACKENDS[role]
-    if name not in known and ":" not in name:
-        raise ConfigError(f"no {role} {name!r}; known: {', '.join(known)}, or 'module:Class'")
+    if not name:
+        raise ConfigError(f"no {role.replace('-', ' ')} is named; known: {', '.join(known)}, or module:Class")
+    check_backend(role, name, options)
     return resolve_name(known.get(name, name))(**options)

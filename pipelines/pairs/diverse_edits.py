@@ -25,7 +25,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from annotators.prompt_bank import PromptBank
+from datagen.backends import check_backend
 from datagen.build_samples import BuildSamples
+from datagen.film_picture import CAMERA
 from filters.consistency_rules import EDITED, UNTOUCHED
 from filters.rules import ApplyRules, Rule
 from manifests import storage
@@ -35,9 +37,9 @@ from manifests.ids import digest, make_id
 from manifests.manifest import Manifest, live
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
+from ..backend_config import MeasuredEditConfig, SegmenterConfig
 from ..key_frames import FrameConfig, find_frames
-from ..recipe import AskConfig, Needs, Steps, apply_rules
-from ..run import require_accepted
+from ..recipe import Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
 WHY = "pictures edited by very different instructions, and videos that begin with the edited pictures"
@@ -65,7 +67,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, FrameConfig):
+class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
     """Settings of the recipe."""
 
     mechanisms: tuple[str, ...] = MECHANISMS
@@ -82,17 +84,9 @@ class Config(AskConfig, FrameConfig):
     """1 - cosine to the nearest prompt from which on a prompt is novel and enters."""
     rounds: int = 4
     """Rounds in which the bank grows; more rounds, fewer prompts alike in one of them."""
-    image_editor: str = "classical"
-    """Image editor: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
-    image_editor_model: str = ""
-    """Folder or hub id of its model; empty = its own default."""
-    image_editor_gpus: float = 0.0
-    """GPUs that a worker takes for the image editor."""
     image_px: int = 1024
     """Longer side of source and edited image."""
-    segmenter: str = "classical"
-    """Finds what can be edited, where no model thinks up the edits."""
-    animate: str = "camera"
+    animate: str = CAMERA
     """Image to video: camera (moves over the still picture), bernini, or module:Class."""
     animate_model: str = ""
     """Folder of its model."""
@@ -107,23 +101,20 @@ class Config(AskConfig, FrameConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         unknown = [m for m in self.mechanisms if m not in MECHANISMS]
         if unknown or not self.mechanisms:
             raise ConfigError(f"mechanisms are {', '.join(MECHANISMS)}, not {', '.join(unknown) or 'none'}")
         if self.rounds < 1:
             raise ConfigError(f"rounds is {self.rounds}; the bank needs at least 1")
-        if self.measured != (self.image_editor == "classical"):
-            raise ConfigError("the classical image editor does measured edits, and models need a model's prompt: "
-                              f"annotator {self.annotator} does not go with image editor {self.image_editor}")
-        if self.measured != (self.animate == "camera"):
+        if self.measured != (self.animate == CAMERA):
             raise ConfigError(f"annotator {self.annotator} does not go with animate {self.animate}: measured motion "
                               "prompts tell a camera move, and a model's prompt needs an image-to-video model")
+        editor = "" if self.animate == CAMERA else self.animate
+        check_backend("video-editor", editor, self.animate_options, {"model": "--animate-model"})
 
     @property
-    def measured(self) -> bool:
-        """Are edits chosen among those that the classical editor can do?"""
-        return self.annotator == "classical"
+    def animate_options(self) -> dict:
+        return {"model": self.animate_model, "task": "i2v"} if self.animate_model else {}
 
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="nothing to edit"),
@@ -141,21 +132,18 @@ PRESETS = {
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media, seed = config.media_root, config.seed
-    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4,
-                    kwargs={"media": media, "segmenter": config.segmenter, "long_px": config.image_px, "seed": seed}),
-              ) if config.measured else ()
+    listed = (Stage(op="datagen.list_edits:ListEdits", batch_size=4, num_gpus=config.segmenter_gpus,
+                    kwargs={"media": media, "segmenter": config.segmenter, "options": config.segmenter_options,
+                            "long_px": config.image_px, "seed": seed}),) if config.measured else ()
     draw = Stage(op="annotators.edit_prompt:DrawCandidates", num_cpus=0.0,
                  kwargs={"pool": config.instructions, "num": config.num_candidates, "seed": seed})
-    model = {"model": config.image_editor_model} if config.image_editor_model else {}
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
-                 kwargs={"media": media, "backend": config.image_editor, "options": model,
-                                                 "listed": config.measured, "long_px": config.image_px, "seed": seed})
+                 kwargs={"media": media, "backend": config.image_editor, "options": config.image_editor_options,
+                         "listed": config.measured, "long_px": config.image_px, "seed": seed})
     move = (Stage(op="datagen.film_picture:PlanMove", kwargs={"seed": seed}, num_cpus=0.0),) if config.measured else ()
-    options = {"model": config.animate_model, "task": "i2v"} if config.animate_model else {}
     film = Stage(op="datagen.film_picture:FilmPicture", batch_size=1, num_gpus=config.animate_gpus,
-                 kwargs={"media": media, "backend": config.animate, "options": options,
-                                                 "seconds": config.seconds, "short_px": config.video_short_px,
-                                                 "seed": seed})
+                 kwargs={"media": media, "backend": config.animate, "options": config.animate_options,
+                         "seconds": config.seconds, "short_px": config.video_short_px, "seed": seed})
     prompted, *rules = config.edit_rules()
     return {
         POOL: (*listed, draw, config.ask("annotators.edit_prompt:ChooseInstruction")),
@@ -170,15 +158,8 @@ def invent(config: Config, bank: str, number: int) -> Stage:
     return config.ask("annotators.edit_prompt:InventInstruction", bank=bank, round=number)
 
 
+@stops(may_be_empty=(BANK,))  # a round may be without pictures
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        if not name.startswith(BANK):  # a round may be without pictures
-            require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     yield "videos", (videos := steps.videos())
     yield "frames", (frames := find_frames(steps, videos))

@@ -34,8 +34,8 @@ from manifests.manifest import Manifest, live
 from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
-from ..recipe import AskConfig, ClipConfig, Needs, Steps, apply_rules, whole_videos
-from ..run import require_accepted
+from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops, whole_videos
 from ..stage import Stage
 
 WHY = "pictures of a clip's objects, each edited into another scene, and the clip that shows them together"
@@ -100,7 +100,7 @@ GROUPED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipConfig):
+class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Settings of the recipe."""
 
     min_objects: int = 3
@@ -109,16 +109,6 @@ class Config(AskConfig, ClipConfig):
     """Most objects of a clip."""
     num_key_frames: int = 4
     """Key frames of a clip that the model sees, evenly spread; 8 at most."""
-    segmenter: str = "classical"
-    """Outlines the objects: classical (finds them as well), grounded-sam2, or module:Class."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for it."""
-    image_editor: str = "classical"
-    """Puts objects into other scenes: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
-    image_editor_model: str = ""
-    """Folder or hub id of its model; empty = its own default."""
-    image_editor_gpus: float = 0.0
-    """GPUs that a worker takes for it."""
     image_px: int = 1024
     """Longer side of key frames."""
     object_score_min: float = 0.4
@@ -140,22 +130,14 @@ class Config(AskConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if not 1 <= self.min_objects <= self.max_objects <= 5:
             raise ConfigError(f"min_objects is {self.min_objects} and max_objects {self.max_objects}; they are 1 to 5, "
                               "the smaller first")
         if not 1 <= self.num_key_frames <= 8:
             raise ConfigError(f"num_key_frames is {self.num_key_frames}; it is 1 to 8")
-        if (self.annotator == "classical") != (self.image_editor == "classical") or (
-                self.annotator == "classical") != (self.segmenter == "classical"):
-            raise ConfigError("what is measured needs no words, and models read a model's words: annotator "
-                              f"{self.annotator} does not go with segmenter {self.segmenter} and image editor "
-                              f"{self.image_editor}")
-
-    @property
-    def measured(self) -> bool:
-        """Are objects found by what stands out, without a model that names them?"""
-        return self.annotator == "classical"
+        if self.measured != (self.segmenter == "classical"):
+            raise ConfigError("the classical segmenter finds what stands out, and models look for a model's words: "
+                              f"annotator {self.annotator} does not go with segmenter {self.segmenter}")
 
     def clip_object_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="num_found", min=self.min_objects, why="paper: 3 to 5 objects"),)
@@ -199,13 +181,12 @@ PRESETS = {
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media = config.media_root
     find = Stage(op="datagen.find_objects:FindObjects", batch_size=2, num_gpus=config.segmenter_gpus,
-                 workers=config.workers, kwargs={"media": media, "segmenter": config.segmenter,
-                                                 "phrased": not config.measured, "num": config.max_objects,
-                                                 "long_px": config.image_px})
-    model = {"model": config.image_editor_model} if config.image_editor_model else {}
+                 workers=config.workers,
+                 kwargs={"media": media, "segmenter": config.segmenter, "options": config.segmenter_options,
+                         "phrased": not config.measured, "num": config.max_objects, "long_px": config.image_px})
     place = Stage(op="datagen.place_object:PlaceObject", batch_size=4, num_gpus=config.image_editor_gpus,
-                  workers=config.workers, kwargs={"media": media, "backend": config.image_editor, "options": model,
-                                                  "seed": config.seed})
+                  workers=config.workers, kwargs={"media": media, "backend": config.image_editor,
+                                                  "options": config.image_editor_options, "seed": config.seed})
     measures = (Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4),
                 Stage(op="filters.object_shown:MeasureObjectShown", batch_size=4))
     return {
@@ -217,14 +198,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
+@stops()
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

@@ -25,8 +25,7 @@ from manifests.schema import SAMPLES
 
 from ..decide import Decided, PairPolicy, decide
 from ..key_frames import FrameConfig, find_frames, frame_stages
-from ..recipe import AskConfig, Needs, Steps, apply_rules, scan_stage, whole_videos
-from ..run import require_accepted
+from ..recipe import AskConfig, Needs, Steps, apply_rules, scan_stage, stops, whole_videos
 from ..stage import Stage
 
 WHY = "key frames of one film that are alike but not the same, and what to change in one to get the other"
@@ -53,7 +52,6 @@ class Config(AskConfig, FrameConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if self.picture_kind not in PICTURES:
             raise ConfigError(f"no picture_kind {self.picture_kind!r}; known: {', '.join(PICTURES)}")
         if not -1 <= self.similarity_min < self.similarity_max <= 1:
@@ -94,20 +92,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
-def run(config: Config) -> dict[str, Manifest]:
-    """All stops of the recipe, by name; what is finished is not done again."""
-    return dict(run_steps(config))
-
-
+@stops(may_be_empty=("candidates",))
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        if name != "candidates":
-            require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     yield "videos", (videos := steps.videos())
     yield "frames", (frames := find_frames(steps, videos))

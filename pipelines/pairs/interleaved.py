@@ -27,8 +27,7 @@ from manifests.manifest import Manifest
 
 from ..decide import Decided, decide
 from ..key_frames import FrameConfig, Planned, find_frames, frame_stages
-from ..recipe import AskConfig, Needs, Steps, apply_rules, scan_stage, whole_videos
-from ..run import require_accepted
+from ..recipe import AskConfig, Needs, Steps, apply_rules, scan_stage, stops, whole_videos
 from ..stage import Stage
 
 WHY = "texts and pictures in turn: web documents written again, or key frames of films and what lies between them"
@@ -70,7 +69,6 @@ class Config(AskConfig, FrameConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if self.source not in SOURCES:
             raise ConfigError(f"no source {self.source!r}; known: {', '.join(SOURCES)}")
         if not 2 <= self.max_key_frames <= 8:
@@ -130,17 +128,9 @@ def _rewriter(config: Config) -> Stage:
                                                  "urls": config.rewriter_url or config.url})
 
 
-def run(config: Config) -> dict[str, Manifest]:
-    """All stops of the recipe, by name; what is finished is not done again."""
-    return dict(run_steps(config))
-
-
+@stops(may_be_empty=("measured",))
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in (_films if config.source == "films" else _web)(config):
-        yield name, manifest
-        if name != "measured":
-            require_accepted(manifest)
+    yield from (_films if config.source == "films" else _web)(config)
 
 
 def _films(config: Config) -> Iterator[tuple[str, Manifest]]:

@@ -31,8 +31,8 @@ from manifests.manifest import Manifest, live
 from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
-from ..recipe import AskConfig, ClipConfig, Needs, Steps, apply_rules
-from ..run import require_accepted
+from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
 WHY = "a first frame is edited so that people must move otherwise; two branches of the renderer make the rest"
@@ -65,7 +65,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipConfig):
+class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Settings of the recipe. The paper gives neither weights nor alpha: the defaults are ours."""
 
     people_only: bool = True
@@ -90,20 +90,6 @@ class Config(AskConfig, ClipConfig):
     """Most frames of a pair; cut to 4k + 1."""
     short_px: int = 480
     """Shorter side of source and target."""
-    image_editor: str = "classical"
-    """Image editor of the first frame: classical, a known model's name, or module:Class."""
-    image_editor_model: str = ""
-    """Folder or hub id of its model."""
-    image_editor_gpus: float = 0.0
-    """GPUs that a worker takes for the image editor."""
-    segmenter: str = "classical"
-    """Finds what is to be edited, and cuts out the reference of the -Ref variant."""
-    segmenter_model: str = "IDEA-Research/grounding-dino-base"
-    """grounded-sam2: folder or hub id of GroundingDINO."""
-    sam_model: str = "facebook/sam2.1-hiera-large"
-    """grounded-sam2: folder or hub id of SAM 2."""
-    segmenter_gpus: float = 0.0
-    """Share of a GPU that a worker takes for the segmenter."""
     edited_min: float = 0.005
     """Least share of the first frame that the edit visibly changes."""
     edited_max: float = 0.9
@@ -115,17 +101,8 @@ class Config(AskConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha:g}; it is the share of the image-to-video branch, from 0 to 1")
-        if (self.annotator == "classical") != (self.image_editor == "classical"):
-            raise ConfigError("the classical image editor does measured edits, and models need a model's prompt: "
-                              f"annotator {self.annotator} does not go with image editor {self.image_editor}")
-
-    @property
-    def measured(self) -> bool:
-        """Are edits chosen among those that the classical editor can do?"""
-        return self.annotator == "classical"
 
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
@@ -151,22 +128,20 @@ PRESETS = {
 
 
 def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
-    media, named = config.media_root, config.image_editor_model
+    media, segmenter = config.media_root, {"segmenter": config.segmenter, "options": config.segmenter_options}
     sampler = {"model": model, "base": config.base, "alpha": config.alpha, "schedule": config.alpha_schedule,
                "weights": config.weights, "num_steps": config.num_steps, "fps": config.fps}
-    listed = Stage(op="datagen.list_edits:ListEdits", kwargs={"media": media, "segmenter": config.segmenter,
-                                                              "seed": config.seed}, batch_size=4)
+    listed = Stage(op="datagen.list_edits:ListEdits", batch_size=4, num_gpus=config.segmenter_gpus,
+                   kwargs={"media": media, "seed": config.seed, **segmenter})
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
                  kwargs={"media": media, "backend": config.image_editor, "listed": config.measured, "seed": config.seed,
-                         "options": {"model": named} if named else {}})
+                         "options": config.image_editor_options})
     sample = Stage(op="datagen.edit_clip:EditClip", batch_size=1, num_gpus=config.gpus,
                    kwargs={"media": media, "backend": "pipelines.editors_motion:MotionAwareEditor", "options": sampler,
                            "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px,
                            "seed": config.seed})
-    models = {"model": config.segmenter_model, "sam_model": config.sam_model}
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
-                kwargs={"media": media, "segmenter": config.segmenter,
-                        "options": models if config.segmenter == "grounded-sam2" else {}})
+                kwargs={"media": media, **segmenter})
     return {"candidates": (
         *((listed,) if config.measured else ()),
         config.ask("annotators.motion_edit:InventMotionEdit"), apply_rules(*config.edit_rules()),
@@ -177,14 +152,8 @@ def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
     )}
 
 
+@stops(hint=lambda name, _: "Clips without people: --no-people-only." if name == "planned" else "")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        require_accepted(manifest, hint="Clips without people: --no-people-only." if name == "planned" else "")
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps = Steps(config, RECIPE)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

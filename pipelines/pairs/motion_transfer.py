@@ -26,9 +26,9 @@ from manifests.ids import make_id
 from manifests.manifest import Manifest, live
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
+from ..backend_config import PoseConfig
 from ..clip_edits import ClipEditConfig
-from ..recipe import ClipConfig, Needs, Steps, apply_rules
-from ..run import require_accepted
+from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
 WHY = "the motion of a real video as poses (or a video made of them), a frame of it, and the video itself as target"
@@ -55,17 +55,13 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ClipEditConfig, ClipConfig):
+class Config(PoseConfig, ClipEditConfig, ClipConfig):
     """Settings of the recipe."""
 
     people_only: bool = True
     """Only clips with people, as in the paper; without, whatever is tracked lends its motion."""
     pose: str = ""
-    """dwpose (the paper's); empty = silhouettes, because nothing without weights finds skeletons."""
-    pose_model: str = ""
-    """ONNX file of DWPose's keypoints, e.g. dw-ll_ucoco_384.onnx."""
-    pose_detector: str = ""
-    """ONNX file of DWPose's person detector, e.g. yolox_l.onnx."""
+    """dwpose (the paper's), or module:Class; empty = silhouettes, because nothing without weights finds skeletons."""
     video_editor: str = ""
     """Pose to video: bernini (our renderer), wan-vace, or module:Class; empty = the drawn poses are the reference."""
     presence_min: float = 0.9
@@ -75,8 +71,6 @@ class Config(ClipEditConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pose == "dwpose" and not (self.pose_model and self.pose_detector):
-            raise ConfigError("pose dwpose needs --pose-model and --pose-detector, its two ONNX files")
         if self.video_editor and not self.pose:
             raise ConfigError(f"video editor {self.video_editor} makes a video of poses, and there is no --pose")
 
@@ -98,23 +92,16 @@ PRESETS = {
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
-    media = config.media_root
-    poses = {"model": config.pose_model, "detector": config.pose_detector} if config.pose == "dwpose" else {}
     render = Stage(op="datagen.render_motion:RenderMotion", batch_size=1, num_gpus=config.gpus, workers=config.workers,
-                   kwargs={"media": media, "pose": config.pose, "pose_options": poses, "editor": config.video_editor,
-                           "editor_options": config.editor_options(), "fps": config.fps, "seed": config.seed})
+                   kwargs={"media": config.media_root, "pose": config.pose, "pose_options": config.pose_options,
+                           "editor": config.video_editor, "editor_options": config.editor_options, "fps": config.fps,
+                           "seed": config.seed})
     return {"pairs": (config.track(phrased=True), apply_rules(*config.object_rules()), render,
                       apply_rules(*config.pair_rules()))}
 
 
+@stops(hint=lambda name, _: "Clips without people: --no-people-only." if name == "planned" else "")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        require_accepted(manifest, hint="Clips without people: --no-people-only." if name == "planned" else "")
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps = Steps(config, RECIPE)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

@@ -32,9 +32,9 @@ from manifests.ids import order_key
 from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
+from ..backend_config import SegmenterConfig
 from ..decide import Decided, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage
-from ..run import require_accepted
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage, stops
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
 
@@ -51,7 +51,7 @@ GROUP = column("group_id", pa.string(), "the video or episode that the clip belo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipConfig):
+class Config(AskConfig, SegmenterConfig, ClipConfig):
     """Settings of the recipe. The paper gives no thresholds; these are ours, each with its reason."""
 
     group_by: str = VIDEO
@@ -81,14 +81,9 @@ class Config(AskConfig, ClipConfig):
     """Most targets of one person over all videos and episodes, taken from them in turn."""
     segmenter: str = ""
     """Finds the person to be cropped: grounded-sam2 or module:Class; empty = OpenCV's body detector and the face."""
-    segmenter_model: str = "IDEA-Research/grounding-dino-base"
-    """Folder or hub id of GroundingDINO."""
-    sam_model: str = "facebook/sam2.1-hiera-large"
-    """Folder or hub id of SAM 2."""
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if not 0 < self.identity_min < 1:
             raise ConfigError(f"identity_min is {self.identity_min:g}; a cosine between 0 and 1 tells persons apart")
         if self.face == "arcface" and not (self.face_model and self.face_detector):
@@ -119,7 +114,7 @@ class Config(AskConfig, ClipConfig):
             Rule(column="reference_width", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_height", min=self.reference_min_px, why="too small to show anybody"),
             Rule(column="reference_caption", why="a pair without a prompt cannot be trained on"),
-            *(asked if self.annotator != "classical" else ()),
+            *(() if self.measured else asked),
         )
 
 
@@ -132,7 +127,6 @@ PRESETS = {
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     face = {"model": config.face_model, "detector": config.face_detector} if config.face_model else {}
-    models = {"model": config.segmenter_model, "sam_model": config.sam_model}
     before, after = config.reference_rules()[:3], config.reference_rules()[3:]
     return {
         "faces": (
@@ -142,9 +136,9 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
             apply_rules(*config.face_rules()),
         ),
         "pairs": (
-            Stage(op="datagen.person_crop:CropPerson", batch_size=4,
+            Stage(op="datagen.person_crop:CropPerson", batch_size=4, num_gpus=config.segmenter_gpus,
                   kwargs={"media": config.media_root, "segmenter": config.segmenter,
-                          "segmenter_options": models if config.segmenter == "grounded-sam2" else {}}),
+                          "segmenter_options": config.segmenter_options}),
             Stage(op="filters.background_similarity:MeasureBackgroundSimilarity", batch_size=4),
             apply_rules(*before),
             config.ask("annotators.reference_prompt:CaptionPerson"),
@@ -153,15 +147,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
+@stops(may_be_empty=("candidates",))
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        if name != "candidates":
-            require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

@@ -34,9 +34,9 @@ from manifests.manifest import Manifest, live
 from manifests.messages import condition
 from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
 
+from ..backend_config import InpainterConfig, MeasuredEditConfig
 from ..clip_edits import ClipEditConfig
-from ..recipe import AskConfig, ClipConfig, Needs, Steps, apply_rules
-from ..run import require_accepted
+from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, stops
 from ..stage import Stage, pass_by
 
 WHY = "a clip's first frame is edited and carried through it; swapped, the film itself becomes the target"
@@ -71,7 +71,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipEditConfig, ClipConfig):
+class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     """Settings of the recipe."""
 
     edits: tuple[str, ...] = tuple(KINDS)
@@ -88,16 +88,6 @@ class Config(AskConfig, ClipEditConfig, ClipConfig):
     """Also the -Ref variant, with the edited object as reference."""
     frames: bool = True
     """Also "propagation" rows: source and edited first frame → target."""
-    image_editor: str = "classical"
-    """Image editor of the first frame: classical, qwen-image-edit, flux-kontext, openai, or module:Class."""
-    image_editor_model: str = ""
-    """Folder or hub id of its model; empty = its own default."""
-    image_editor_gpus: float = 0.0
-    """GPUs that a worker takes for the image editor."""
-    inpainter: str = "classical"
-    """Who removes: classical, wan-vace, diffusers, or module:Class; empty = the propagation model, as all else."""
-    inpainter_model: str = ""
-    """Folder or hub id of its model."""
     direct: tuple[str, ...] = DIRECT
     """Edits that the classical video editor makes frame by frame with steady settings, where flow is worse."""
     kept_min: float = 0.75
@@ -107,19 +97,10 @@ class Config(AskConfig, ClipEditConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if unknown := [e for e in self.edits if e not in KINDS]:
             raise ConfigError(f"no edit {unknown[0]!r}; known: {', '.join(KINDS)}")
         if not self.edits or self.per_clip < 1 or self.attempts < 1:
             raise ConfigError("edits, per_clip and attempts: at least one of each")
-        if self.measured != (self.image_editor == "classical"):
-            raise ConfigError("the classical image editor does listed edits, and models need a model's prompt: "
-                              f"annotator {self.annotator} does not go with image editor {self.image_editor}")
-
-    @property
-    def measured(self) -> bool:
-        """Are edits chosen among those that the classical editor can do?"""
-        return self.annotator == "classical"
 
     def left(self) -> tuple[str, ...]:
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
@@ -151,18 +132,18 @@ PRESETS = {
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
-    media, named = config.media_root, lambda model: {"model": model} if model else {}
-    found = _where(NEEDS_OBJECT, config.object_rules())
+    media = config.media_root
+    found = apply_rules_where(NEEDS_OBJECT, config.object_rules())
     write = config.ask("annotators.planned_edit:WritePlannedEdit")
     listed = Stage(op="datagen.list_clip_edits:ListClipEdits", kwargs={"seed": config.seed}, num_cpus=0.0)
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=1, num_gpus=config.image_editor_gpus,
                  workers=config.workers,
-                 kwargs={"media": media, "backend": config.image_editor, "options": named(config.image_editor_model),
+                 kwargs={"media": media, "backend": config.image_editor, "options": config.image_editor_options,
                          "listed": config.measured, "picture": "frame_path", "leave": config.left(),
                          "seed": config.seed})
     carry = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
-                  kwargs={"media": media, "backend": config.video_editor, "options": config.editor_options(),
-                          "inpainter": config.inpainter, "inpainter_options": named(config.inpainter_model),
+                  kwargs={"media": media, "backend": config.video_editor, "options": config.editor_options,
+                          "inpainter": config.inpainter, "inpainter_options": config.inpainter_options,
                           "direct": config.direct, "listed": config.measured, "fps": config.fps, "seed": config.seed})
     track = config.track(phrased=not config.measured)
     begin = (track, found, listed, write) if config.measured else (write, track, found)
@@ -182,28 +163,18 @@ def checked(config: Config, local: str) -> tuple[Stage, ...]:
         "filters.faces_kept:MeasureFacesKept"))
     judge = () if config.measured else (config.ask("annotators.judge:JudgeEdit"),)
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=1, workers=config.workers,
+                num_gpus=0.0 if config.measured else config.segmenter_gpus,
                 kwargs={"media": config.media_root,
-                        **({"mask": "new_mask_path"} if config.measured else {"segmenter": config.segmenter})})
+                        **({"mask": "new_mask_path"} if config.measured else
+                           {"segmenter": config.segmenter, "options": config.segmenter_options})})
     return (apply_rules(Rule(column="target_path", why="a pair has two sides")), *measures, *judge,
-            _where(LOCAL, rule_set(local)), _where(("style",), rule_set("global-edit")),
-            _where(("addition",), config.addition_rules()),
+            apply_rules_where(LOCAL, rule_set(local)), apply_rules_where(("style",), rule_set("global-edit")),
+            apply_rules_where(("addition",), config.addition_rules()),
             *((apply_rules(*config.judge_rules()),) if judge else ()), *((cut,) if config.refs else ()))
 
 
-def _where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
-    return Stage(op="filters.rules:ApplyRulesWhere", num_cpus=0.0,
-                 kwargs={"column": "edit", "values": edits, "rules": rules})
-
-
+@stops(may_be_empty=("swapped", "preferences"))  # nothing to swap, nothing rejected: no reason to stop
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        if name not in ("swapped", "preferences"):  # nothing to swap, nothing rejected: no reason to stop
-            require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages, rules = Steps(config, RECIPE), build(config), config.pair_rules()
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 
 from datagen.build_samples import BuildSamples
 from filters.rules import Rule
-from manifests.errors import ConfigError
 from manifests.manifest import Manifest
 from manifests.schema import SAMPLES
 from manifests.tasks import TASKS, VIDEO
 
-from ..recipe import AskConfig, Needs, RunConfig, Steps, apply_rules
-from ..run import require_accepted
+from ..recipe import AskConfig, Needs, Steps, apply_rules, open_pairs, stops
 from ..stage import Stage
 
 WHY = "the instruction of any video edit, thought through in a structured text that is learned before the target"
@@ -36,12 +34,8 @@ EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, RunConfig):
+class Config(AskConfig):
     """Settings of the recipe; `input` is a PAIRS manifest of another one."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.check_annotator()
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (
@@ -61,21 +55,12 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     )}
 
 
+@stops(hint=lambda *_: f"Tasks that edit a video are {', '.join(EDITS)}.")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` where no pair of the input is an edit of a video."""
-    given, steps = open_pairs(config.input), Steps(config, RECIPE)
+    needs = "reasoning needs --input OUT/pairs/NAME of a recipe that edits videos"
+    given, steps = open_pairs(config.input, needs, ("instruction",)), Steps(config, RECIPE)
     yield "pairs", (pairs := steps.run("pairs", given, build(config)["pairs"], rows_per_block=16, parents=[given],
                                        rules=config.pair_rules(), made_by=given.header.get("owners")))
-    require_accepted(pairs, hint=f"Tasks that edit a video are {', '.join(EDITS)}.")
     samples = BuildSamples(RECIPE, reasoning="reasoning")
     yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs],
                                   settings=RECIPE)
-
-
-def open_pairs(path: str) -> Manifest:
-    given = Manifest.open(path)
-    if given.stop.name != "pairs" or "instruction" not in given.schema.names:
-        lacks = " without a column instruction" if given.stop.name == "pairs" else ""
-        raise ConfigError(f"{path} holds {given.stop.name}{lacks}; reasoning needs --input OUT/pairs/NAME of a recipe "
-                          "that edits videos")
-    return given

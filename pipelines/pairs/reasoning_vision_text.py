@@ -24,8 +24,8 @@ from manifests.manifest import Manifest
 from manifests.schema import SAMPLES
 from manifests.tasks import TASKS, VIDEO
 
-from ..recipe import AskConfig, Needs, RunConfig, Steps, apply_rules
-from ..run import require_accepted
+from ..backend_config import ImageEditorConfig
+from ..recipe import AskConfig, Needs, Steps, apply_rules, open_pairs, stops
 from ..stage import Stage
 
 WHY = "the instruction of any video edit, thought through in words and on the edited first frame, before the target"
@@ -43,16 +43,12 @@ EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, RunConfig):
+class Config(AskConfig, ImageEditorConfig):
     """Settings of the recipe; `input` is a PAIRS manifest of another one."""
 
     image_editor: str = ""
     """Image editor of the first frame: qwen-image-edit, flux-kontext, openai, or module:Class; empty = the target's
     first frame is the edited one."""
-    image_editor_model: str = ""
-    """Folder or hub id of its model; empty = its own default."""
-    image_editor_gpus: float = 0.0
-    """GPUs that a worker takes for the image editor."""
     edited_min: float = 0.003
     """Least share of the first frame that the edit visibly changes; else it begins later in the clip."""
     gap_max: float = 12.0
@@ -60,7 +56,6 @@ class Config(AskConfig, RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if self.image_editor == "classical":
             raise ConfigError("the classical image editor cannot read an instruction; leave --image-editor empty: the "
                               "target's first frame is then the edited one")
@@ -81,13 +76,13 @@ PRESETS = {
 
 
 def build(config: Config, has_reasoning: bool) -> dict[str, tuple[Stage, ...]]:
-    named = {"model": config.image_editor_model} if config.image_editor_model else {}
     think = () if has_reasoning or not config.image_editor else (
         config.ask("annotators.reasoning:WriteReasoning"),
         apply_rules(Rule(column="reasoning", why="guides the editor")))
     edit = Stage(op="datagen.edit_first_frame:EditFirstFrame", batch_size=4, num_gpus=config.image_editor_gpus,
-                 kwargs={"media": config.media_root, "backend": config.image_editor, "options": named,
-                         "told": "reasoning" if config.image_editor else "instruction", "seed": config.seed})
+                 kwargs={"media": config.media_root, "backend": config.image_editor,
+                         "options": config.image_editor_options, "seed": config.seed,
+                         "told": "reasoning" if config.image_editor else "instruction"})
     return {"pairs": (
         apply_rules(*config.pair_rules()), *think, edit, apply_rules(*config.frame_rules()),
         config.ask("annotators.reasoning:ReasonEditedFrame"),
@@ -95,23 +90,14 @@ def build(config: Config, has_reasoning: bool) -> dict[str, tuple[Stage, ...]]:
     )}
 
 
+@stops(hint=lambda *_: f"Tasks that edit a video are {', '.join(EDITS)}.")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` where no pair of the input is an edit of a video."""
-    given, steps = open_pairs(config.input), Steps(config, RECIPE)
+    needs = "reasoning needs --input OUT/pairs/NAME of a recipe that edits videos"
+    given, steps = open_pairs(config.input, needs, ("instruction",)), Steps(config, RECIPE)
     stages = build(config, "reasoning" in given.schema.names)["pairs"]
     yield "pairs", (pairs := steps.run("pairs", given, stages, rows_per_block=8, parents=[given],
                                        rules=(*config.pair_rules(), *config.frame_rules()),
                                        made_by=given.header.get("owners")))
-    require_accepted(pairs, hint=f"Tasks that edit a video are {', '.join(EDITS)}.")
     samples = BuildSamples(RECIPE, reasoning="frame_reasoning", intermediate="edited_path")
     yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs],
                                   settings=RECIPE)
-
-
-def open_pairs(path: str) -> Manifest:
-    given = Manifest.open(path)
-    if given.stop.name != "pairs" or "instruction" not in given.schema.names:
-        lacks = " without a column instruction" if given.stop.name == "pairs" else ""
-        raise ConfigError(f"{path} holds {given.stop.name}{lacks}; reasoning needs --input OUT/pairs/NAME of a recipe "
-                          "that edits videos")
-    return given

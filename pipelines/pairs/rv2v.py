@@ -20,14 +20,13 @@ from datagen.build_samples import BuildSamples
 from filters.consistency_rules import rule_set
 from filters.rules import Rule
 from manifests.columns import ACCOUNT, column
-from manifests.errors import ConfigError
 from manifests.ids import make_id
 from manifests.manifest import Manifest, live
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
+from ..backend_config import InpainterConfig
 from ..clip_edits import ClipEditConfig
-from ..recipe import AskConfig, Needs, Steps, apply_rules
-from ..run import require_accepted
+from ..recipe import AskConfig, Needs, Steps, apply_rules, open_pairs, stops
 from ..stage import Stage
 
 WHY = "the object of a reference is taken out of its video, which becomes the input; the video itself is the target"
@@ -60,26 +59,15 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, ClipEditConfig):
+class Config(AskConfig, InpainterConfig, ClipEditConfig):
     """Settings of the recipe; `input` is a PAIRS manifest with r2v pairs."""
 
     thing: str = "person"
     """What a segmenter that can read looks for where the given pairs have no `object_name`."""
-    inpainter: str = "classical"
-    """Who removes: classical, wan-vace, or module:Class; empty = the video editor, by the instruction alone."""
     lost_min: float = 0.1
     """Least loss of likeness with the reference: what was in the target and is not in the input."""
     shown_min: float = 0.15
     """Least likeness of the reference and the object in the target; below it another object was taken out."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.check_annotator()
-
-    @property
-    def measured(self) -> bool:
-        """Is the object named and found without a model?"""
-        return self.annotator == "classical"
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="instruction", why="the prompt"),
@@ -98,8 +86,8 @@ PRESETS = {
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     media = config.media_root
     edit = Stage(op="datagen.propagate_edit:PropagateEdit", batch_size=1, num_gpus=config.gpus, workers=config.workers,
-                 kwargs={"media": media, "backend": config.video_editor, "inpainter": config.inpainter,
-                         "options": config.editor_options(),
+                 kwargs={"media": media, "backend": config.video_editor, "options": config.editor_options,
+                         "inpainter": config.inpainter, "inpainter_options": config.inpainter_options,
                          "direct": EDITS, "listed": False, "edit": "removal_kind", "told": "removal_instruction",
                          "fps": config.fps, "seed": config.seed})
     measures = tuple(Stage(op=op, batch_size=1, workers=config.workers) for op in (
@@ -115,15 +103,10 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
+@stops(hint=lambda name, _: f"Only pairs of the task {TASK} can be used." if name == "planned" else "")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        require_accepted(manifest, hint=f"Only pairs of the task {TASK} can be used." if name == "planned" else "")
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    given, steps, stages = open_pairs(config.input), Steps(config, RECIPE), build(config)
+    given = open_pairs(config.input, f"{RECIPE} needs --input OUT/pairs/NAME of a recipe with the task {TASK}")
+    steps, stages = Steps(config, RECIPE), build(config)
     rows = (plan(live(b), config.thing) for b in given.batches())
     yield "planned", (planned := steps.finish("candidates", PLANNED, rows, parents=[given],
                                               settings=["planned", config.thing]))
@@ -137,14 +120,6 @@ def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                                           parents=[found], rules=config.pair_rules(),
                                           made_by=found.header.get("owners")))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
-
-
-def open_pairs(path: str) -> Manifest:
-    given = Manifest.open(path)
-    if given.stop.name != "pairs":
-        raise ConfigError(f"{path} holds {given.stop.name}; {RECIPE} needs --input OUT/pairs/NAME of a recipe with the "
-                          f"task {TASK}")
-    return given
 
 
 def plan(pairs: pa.Table, thing: str) -> pa.Table:

@@ -26,8 +26,8 @@ from manifests.manifest import Manifest, live
 from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 from manifests.schema import SAMPLES
 
-from ..recipe import ClipConfig, Needs, Steps, apply_rules, scan_stage
-from ..run import require_accepted
+from ..backend_config import PoseConfig, SegmenterConfig
+from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, scan_stage, stops
 from ..stage import Stage
 
 WHY = "the film is one side, and what is taken from it the other: parts, frames, edges, grey, subtitles, masks, poses"
@@ -36,7 +36,7 @@ WITHOUT_WEIGHTS = tuple(name for name, t in TRANSFORMS.items() if "pose" not in 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ClipConfig):
+class Config(SegmenterConfig, PoseConfig, ClipConfig):
     """Settings of the recipe."""
 
     transforms: tuple[str, ...] = WITHOUT_WEIGHTS
@@ -51,20 +51,8 @@ class Config(ClipConfig):
     """Most frames of a video, 4 n + 1; the trainer uses the first 97."""
     min_saturation: float = 20.0
     """Least mean saturation (0 to 255) of a clip whose colours are taken away."""
-    segmenter: str = "classical"
-    """classical (no weights) or grounded-sam2 (the paper's): who finds and follows objects."""
-    segmenter_model: str = "IDEA-Research/grounding-dino-base"
-    """Folder or hub id of the GroundingDINO model."""
-    sam_model: str = "facebook/sam2.1-hiera-large"
-    """Folder or hub id of the SAM2 video model."""
     phrases: tuple[str, ...] = ("person", "animal", "vehicle", "toy", "bag", "cup", "food")
     """What grounded-sam2 looks for; the classical segmenter cannot read."""
-    pose: str = ""
-    """dwpose (the paper's); empty = no poses, which nothing without weights finds honestly."""
-    pose_model: str = ""
-    """ONNX file of DWPose's keypoints, e.g. dw-ll_ucoco_384.onnx."""
-    pose_detector: str = ""
-    """ONNX file of DWPose's person detector, e.g. yolox_l.onnx."""
     fonts: tuple[str, ...] = ()
     """Further folders with fonts; a script that no font can write is left out."""
     min_mask_area: float = 0.01
@@ -77,8 +65,8 @@ class Config(ClipConfig):
     """Least score of the segmenter; GroundingDINO's own threshold is 0.35."""
     min_pose_presence: float = 0.8
     """Least share of frames with a person, of pose2video."""
-    gpus_per_transform: float = 0.0
-    """Share of a GPU that one worker takes for segmenter and pose."""
+    segmenter_gpus: float = 0.0
+    """Share of a GPU that a worker takes for segmenter and pose."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,8 +83,6 @@ class Config(ClipConfig):
         if "pose" in needs and not self.pose:
             raise ConfigError("pose2video needs --pose dwpose --pose-model FILE --pose-detector FILE (ONNX): nothing "
                               "without weights finds skeletons")
-        if self.pose == "dwpose" and not (self.pose_model and self.pose_detector):
-            raise ConfigError("pose dwpose needs --pose-model and --pose-detector, its two ONNX files")
 
     def mask_rules(self) -> tuple[Rule, ...]:
         return (
@@ -105,22 +91,22 @@ class Config(ClipConfig):
             Rule(column="mask_score", min=self.min_mask_score, why="the segmenter is not sure"),
         )
 
+    def pose_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="pose_presence", min=self.min_pose_presence, why="nobody there"),)
+
     def backends(self) -> dict:
-        models = {"model": self.segmenter_model, "sam_model": self.sam_model}
         found: dict = {}
         if any("segmenter" in TRANSFORMS[n].needs for n in self.transforms):
-            classical = self.segmenter == "classical"
-            found |= {"segmenter": self.segmenter, "segmenter_options": {} if classical else models,
-                      "phrases": () if classical else self.phrases}
+            found |= {"segmenter": self.segmenter, "segmenter_options": self.segmenter_options,
+                      "phrases": () if self.segmenter == "classical" else self.phrases}
         if any("pose" in TRANSFORMS[n].needs for n in self.transforms):
-            options = {"model": self.pose_model, "detector": self.pose_detector} if self.pose == "dwpose" else {}
-            found |= {"pose": self.pose, "pose_options": options}
+            found |= {"pose": self.pose, "pose_options": self.pose_options}
         return found
 
 
 PRESETS = {"laptop": {},
            "cluster": {"embedder": "xclip", "gpus_per_worker": 0.25, "segmenter": "grounded-sam2", "pose": "dwpose",
-                       "min_mask_score": 0.35, "gpus_per_transform": 0.5, "transforms": tuple(TRANSFORMS)}}
+                       "min_mask_score": 0.35, "segmenter_gpus": 0.5, "transforms": tuple(TRANSFORMS)}}
 NEEDS = Needs(makes="v2v, mv2v, i2v, vi2v, vr2v, r2v: " + ", ".join(t.source_name for t in TRANSFORMS.values()),
               cluster="X-CLIP, GroundingDINO and SAM2 (half a GPU a worker), DWPose's two ONNX files",
               cost="1.06 times bare decode and encode at most (measured on two cores, without the segmenter)")
@@ -134,18 +120,13 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "videos": (scan_stage(config),),
         "pairs": (
             Stage(op="datagen.transforms:ApplyTransform", batch_size=1, workers=config.workers, kwargs=kwargs,
-                  num_gpus=config.gpus_per_transform),
+                  num_gpus=config.segmenter_gpus),
             apply_rules(Rule(column="target_path", why="could not be made"),
                         Rule(column="num_frames", min=MIN_FRAMES, max=config.max_frames, why="the trainer's clips")),
-            _where(MASKED, config.mask_rules()),
-            _where(("pose2video",), (Rule(column="pose_presence", min=config.min_pose_presence, why="nobody there"),)),
+            apply_rules_where(MASKED, config.mask_rules()),
+            apply_rules_where(("pose2video",), config.pose_rules()),
         ),
     }
-
-
-def _where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
-    return Stage(op="filters.rules:ApplyRulesWhere", num_cpus=0.0,
-                 kwargs={"column": "edit", "values": edits, "rules": rules})
 
 
 def tell_scripts(fonts: tuple[str, ...]) -> None:
@@ -156,19 +137,8 @@ def tell_scripts(fonts: tuple[str, ...]) -> None:
     print(f"subtitles are drawn in {', '.join(here)}{note}")
 
 
-def run(config: Config) -> dict[str, Manifest]:
-    """All stops of the recipe, by name; what is finished is not done again."""
-    return dict(run_steps(config))
-
-
+@stops()
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        require_accepted(manifest)
-
-
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     if "movie-with-subtitles" in config.transforms and not config.quiet:
         tell_scripts(config.fonts)

@@ -24,8 +24,7 @@ from manifests.manifest import Manifest
 from manifests.schema import SAMPLES
 
 from ..decide import HUMAN_EQUAL, Decided, PairPolicy, decide
-from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage, whole_videos
-from ..run import require_accepted
+from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage, stops, whole_videos
 from ..scan import ScanVideos, measure_fields
 from ..stage import Stage
 
@@ -50,7 +49,6 @@ class Config(AskConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_annotator()
         if not -1 <= self.similarity_min < self.similarity_max <= 1:
             raise ConfigError(f"similarity_min {self.similarity_min:g} must be below similarity_max "
                               f"{self.similarity_max:g}, both between -1 and 1")
@@ -86,29 +84,17 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     }
 
 
-def run(config: Config) -> dict[str, Manifest]:
-    """All stops of the recipe, by name; what is finished is not done again."""
-    return dict(run_steps(config))
-
-
-def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
-    """The stops one by one; `RunStopped` after the first that accepted no row."""
-    for name, manifest in _steps(config):
-        yield name, manifest
-        if name != "candidates":
-            require_accepted(manifest, hint=_hint(manifest))
-
-
-def _hint(manifest: Manifest) -> str:
+def _hint(name: str, manifest: Manifest) -> str:
     """What to do where the balance of people leaves nothing: one of the two classes is missing."""
     lost = manifest.header["drops"].get(HUMAN_EQUAL, 0)
-    if manifest.stop.name != "pairs" or not lost:
+    if name != "pairs" or not lost:
         return ""
     return (f"All {lost} pairs that keep the other rules are of one kind, with people or without, so 1 : 1 leaves "
             "none: keep them with --no-human-balance, or give more videos.")
 
 
-def _steps(config: Config) -> Iterator[tuple[str, Manifest]]:
+@stops(may_be_empty=("candidates",), hint=_hint)
+def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
     yield "videos", (videos := steps.videos())
     yield "clips", (clips := steps.clips(videos))

@@ -129,7 +129,7 @@ def test_wrong_input_is_named(clip, recolored):
         editor.edit(clip.frames, EditRequest(instruction="", kind="recolour"))
     with pytest.raises(BackendError, match="no edit 'fly' of a clip; known: recolour"):
         editor.edit(clip.frames, EditRequest(instruction="", kind="fly"))
-    with pytest.raises(ConfigError, match="no video-editor 'magic'; known: classical, wan-vace, bernini"):
+    with pytest.raises(ConfigError, match="no video editor 'magic'; known: classical, wan-vace, bernini"):
         open_backend("video-editor", "magic")
 
 

@@ -28,9 +28,9 @@ def propagated(small_clips, tmp_path_factory):
 @pytest.fixture(scope="session")
 def image_run(film, film_run, tmp_path_factory):
     """Image pairs of the sample film: name -> Manifest. The films were scanned by the video-pair recipe before."""
-    from pipelines.pairs.image_pairs import Config, run
+    from pipelines.pairs.image_pairs import Config, run_steps
 
     out = tmp_path_factory.mktemp("image-out")
     shutil.copytree(Path(film_run["videos"].path).parent, out / "videos")
-    return run(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True,
-                      max_pairs_per_video=5))
+    return dict(run_steps(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True,
+                                 max_pairs_per_video=5)))

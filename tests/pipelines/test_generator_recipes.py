@@ -10,19 +10,12 @@ from pipelines.recipe import MEASURES
 from pipelines.scan import measure_fields
 from pipelines.stage import check
 
-SERVED = {"annotator": "openai", "url": ("http://127.0.0.1:9/v1",)}
-
-
-def config_of(recipe, preset: str):
-    settings = {**recipe.PRESETS[preset], "input": "in", "output": "out"}
-    if settings.get("face") == "arcface":
-        settings |= {"face_model": "w600k_r50.onnx", "face_detector": "scrfd.onnx"}
-    return recipe.Config(**settings | (SERVED if preset == "cluster" else {}))
+from .preset_configs import config_of
 
 
 @pytest.mark.parametrize("preset", ["laptop", "cluster"])
 def test_columns_of_diverse_edits_fit(preset):
-    config = config_of(diverse_edits, preset)
+    config = config_of(diverse_edits.RECIPE, preset)
     stages = diverse_edits.build(config)
     pool = check(stages["pool"], diverse_edits.PLANNED)
     bank = check((*stages["bank"], diverse_edits.invent(config, "bank", 0)), diverse_edits.PLANNED)
@@ -36,7 +29,7 @@ def test_columns_of_diverse_edits_fit(preset):
 
 @pytest.mark.parametrize("preset", ["laptop", "cluster"])
 def test_columns_of_motion_aware_editing_fit(preset):
-    config = config_of(motion_aware, preset)
+    config = config_of(motion_aware.RECIPE, preset)
     made = check(motion_aware.build(config, "model")["candidates"], motion_aware.PLANNED)
     assert {"target_path", "reference_path", "instruction", "motion_prompt"} <= set(made.names)
     assert ("judge_overall" in made.names) == (preset == "cluster")
@@ -44,7 +37,7 @@ def test_columns_of_motion_aware_editing_fit(preset):
 
 @pytest.mark.parametrize("preset", ["laptop", "cluster"])
 def test_columns_of_person_references_fit(preset):
-    config = config_of(person_r2v, preset)
+    config = config_of(person_r2v.RECIPE, preset)
     clips = person_r2v.measure_fields(MEASURES)
     from manifests.schema import CLIPS
 
@@ -60,7 +53,7 @@ def test_columns_of_reasoning_fit_the_pairs_of_any_recipe(preset):
     import pyarrow as pa
 
     schema = PAIRS.schema.append(pa.field("instruction", pa.string()))
-    assert "reasoning" in check(reasoning_text.build(config_of(reasoning_text, preset))["pairs"], schema).names
+    assert "reasoning" in check(reasoning_text.build(config_of(reasoning_text.RECIPE, preset))["pairs"], schema).names
 
 
 def test_scan_measures_are_there_for_prompts_of_clips():

@@ -15,11 +15,16 @@ from PIL import Image
 
 from manifests.columns import FAILED
 from manifests.errors import ConfigError, RunStopped
-from pipelines.pairs.image_pairs import Config, run
+from pipelines.pairs.image_pairs import Config, run_steps
 from tests.conftest import moving_frames
 from tests.filters.test_frames import tiny_clip  # noqa: F401  a fixture
 
 from .test_video_pairs import frame as rows_of
+
+
+def run(config: Config) -> dict:
+    """All stops of the recipe by name."""
+    return dict(run_steps(config))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 
 from filters.documents import bits_apart, difference_hash, repetition
 from manifests.errors import ConfigError, InputError, RunStopped
-from pipelines.pairs.interleaved import Config, run
+from pipelines.pairs.interleaved import Config, run_steps
 from tests.annotators.chat_server import chat_server
 
 from .test_video_pairs import frame as rows_of
@@ -29,6 +29,11 @@ WORDS = ("The old harbour lies at the end of a narrow road. Boats come in every 
          "children wait on the wall until the first crates are carried up the steps.")
 ABOUT = {"width": 320, "height": 240, "bytes": 1, "d_hash": "0", "p_hash": "0", "aesthetic_prob": 0.5, "unsafe_prob": 0.0,
          "d_hash_dup_count": 0, "p_hash_dup_count": 0}
+
+
+def run(config: Config) -> dict:
+    """All stops of the recipe by name."""
+    return dict(run_steps(config))
 
 
 def picture(seed: int, size: tuple[int, int] = (320, 240)) -> np.ndarray:

@@ -99,11 +99,12 @@ def test_poses_are_drawn_and_our_renderer_makes_the_reference_video_of_them(smal
 
 def test_settings_that_cannot_work_are_told_at_once(small_clips, tmp_path):
     with pytest.raises(ConfigError, match="makes a video of poses, and there is no --pose"):
-        Config(input="a", output="b", video_editor="bernini")
+        Config(input="a", output="b", video_editor="bernini", video_editor_model="folder")
     with pytest.raises(ConfigError, match="--pose-model and --pose-detector"):
         Config(input="a", output="b", pose="dwpose")
     with pytest.raises(RunStopped, match="--no-people-only"):
         list(run_steps(Config(input=str(small_clips), output=str(tmp_path), **SMALL)))
-    cluster = Config(input="a", output="b", pose_model="p.onnx", pose_detector="d.onnx", **PRESETS["cluster"])
+    cluster = Config(input="a", output="b", pose_model="p.onnx", pose_detector="d.onnx", video_editor_model="folder",
+                     **PRESETS["cluster"])
     render = build(cluster)["pairs"][2]
     assert render.kwargs["pose"] == "dwpose" and render.kwargs["editor"] == "bernini" and render.num_gpus == 1

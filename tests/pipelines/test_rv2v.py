@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from manifests.errors import ConfigError, RunStopped
-from pipelines.pairs.rv2v import Config, open_pairs, run_steps
+from pipelines.pairs.rv2v import Config, run_steps
 from pipelines.pairs.transforms import Config as Transforms
-from pipelines.pairs.transforms import run as transform
+from pipelines.pairs.transforms import run_steps as transform
 
 from .small_clips import SMALL
 
@@ -31,7 +31,7 @@ def r2v(small_clips, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("r2v"))
     config = Transforms(input=str(small_clips), output=out, transforms=("opens2v-affine", "video2mask"), per_clip=2,
                         **SMALL)
-    return transform(config)["pairs"]
+    return dict(transform(config))["pairs"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_again_is_finished(r2v, made):
 
 def test_other_inputs_are_refused_by_name(r2v, made, propagated, tmp_path):
     with pytest.raises(ConfigError, match="holds samples; person-rv2v needs --input OUT/pairs/NAME"):
-        open_pairs(made[1]["samples"].path)
+        list(run_steps(Config(input=made[1]["samples"].path, output=str(tmp_path), **SETTINGS)))
     with pytest.raises(RunStopped, match="Only pairs of the task r2v can be used"):
         list(run_steps(Config(input=propagated[1]["pairs"].path, output=str(tmp_path), **SETTINGS)))
 

@@ -18,8 +18,13 @@ from manifests.errors import ConfigError
 from manifests.mixtures import TABLE_1
 from manifests.tasks import TASKS
 from manifests.video_writer import write_video
-from pipelines.pairs.transforms import PRESETS, Config, run, tell_scripts
+from pipelines.pairs.transforms import PRESETS, Config, run_steps, tell_scripts
 from tests.datagen.moving_object import crossing
+
+
+def run(config: Config) -> dict:
+    """All stops of the recipe by name."""
+    return dict(run_steps(config))
 
 
 def frame(manifest) -> pd.DataFrame:

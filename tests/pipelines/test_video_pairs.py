@@ -19,9 +19,14 @@ import pytest
 
 from manifests.errors import ConfigError, InputError, RunStopped
 from manifests.messages import count_tokens
-from pipelines.pairs.video_pairs import Config, run
+from pipelines.pairs.video_pairs import Config, run_steps
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(config: Config) -> dict:
+    """All stops of the recipe by name."""
+    return dict(run_steps(config))
 
 
 def frame(manifest) -> pd.DataFrame:
