@@ -10,6 +10,7 @@ TFLOP/s count matrix products only (2·m·n·k), by torch's own counter.
 import argparse
 import datetime
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -344,9 +345,12 @@ ROWS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS)
+def table(rows: Mapping[str, Callable[[Bench], list[str]]], title: str, head: Sequence[str], about: str,
+          argv: list[str] | None) -> int:
+    """The command of a script of rows: `title` before the date, `head` below it (the last two lines begin the table);
+    a row that does not fit into memory is a line of the table."""
+    p = argparse.ArgumentParser(description=about)
+    p.add_argument("--rows", nargs="*", default=list(rows), choices=rows)
     p.add_argument("--output", help="Markdown file for the table")
     p.add_argument("--tiny", action="store_true", help="miniature sizes, any machine")
     p.add_argument("--repeats", type=int, default=3)
@@ -357,26 +361,27 @@ def main(argv: list[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bench = Bench(device, torch.bfloat16 if device == "cuda" else torch.float32, args.tiny, args.repeats)
     sizes = "miniature sizes, " if args.tiny else ""
-    head = [
-        f"# Model timings, {datetime.date.today()}, {sizes}{machine()}, {bench.dtype}", "",
-        "Random weights: the architecture's speed. Ratio: first way of a row over this one.", "",
-        "| row | what | way | s | TFLOP/s | ratio | max error |", "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    body: list[str] = []
+    lines = [f"# {title}, {datetime.date.today()}, {sizes}{machine()}, {bench.dtype}", "", *head]
     for row in args.rows:
         torch.manual_seed(0)
         try:
-            body += ROWS[row](bench)
+            lines += rows[row](bench)
         except torch.cuda.OutOfMemoryError:
-            body.append(f"| {row} | out of memory | | | | | |")
-        print("\n".join(body[-1:]), flush=True)
+            lines.append(f"| {row} | out of memory |{' |' * (head[-1].count('|') - 3)}")
+        print(lines[-1], flush=True)
         if device == "cuda":
             torch.cuda.empty_cache()
-    text = "\n".join([*head, *body]) + "\n"
+    text = "\n".join(lines) + "\n"
     if args.output:
         Path(args.output).write_text(text)
     print(text)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    head = ("Random weights: the architecture's speed. Ratio: first way of a row over this one.", "",
+            "| row | what | way | s | TFLOP/s | ratio | max error |", "|---|---|---|---|---|---|---|")
+    return table(ROWS, "Model timings", head, __doc__.splitlines()[0], argv)
 
 
 if __name__ == "__main__":

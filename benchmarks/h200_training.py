@@ -11,15 +11,12 @@
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import sys
-from pathlib import Path
 
 import torch
 
-from benchmarks.h200_model import Bench, peak
-from benchmarks.model_timing import interleaved, machine, relative
+from benchmarks.h200_model import Bench, peak, table
+from benchmarks.model_timing import interleaved, relative
 from benchmarks.training import FRAMES, models, packed, samples, step, ways
 from bernini.config import RendererConfig
 from bernini.renderer.transformer import Renderer
@@ -142,29 +139,9 @@ ROWS = {"G6": g6, "G7": g7, "G10": g10}
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS)
-    p.add_argument("--output", help="Markdown file for the table")
-    p.add_argument("--tiny", action="store_true", help="miniature sizes, any machine")
-    p.add_argument("--repeats", type=int, default=3)
-    args = p.parse_args(argv)
-    if not torch.cuda.is_available() and not args.tiny:
-        print("error: no NVIDIA GPU here; --tiny runs the rows in miniature", file=sys.stderr)
-        return 2
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    bench = Bench(device, torch.bfloat16 if device == "cuda" else torch.float32, args.tiny, args.repeats)
-    sizes = "miniature sizes, " if args.tiny else ""
-    text = [f"# Training timings, {datetime.date.today()}, {sizes}{machine()}, {bench.dtype}", "",
-            "Random weights: the architecture's speed.", "", "| row | what | way | s | speed | time / first |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
-    for row in args.rows:
-        torch.manual_seed(0)
-        text += ROWS[row](bench)
-        print("\n".join(text[-1:]), flush=True)
-    if args.output:
-        Path(args.output).write_text("\n".join(text) + "\n")
-    print("\n".join(text))
-    return 0
+    head = ("Random weights: the architecture's speed.", "", "| row | what | way | s | speed | time / first |",
+            "|---|---|---|---|---|---|")
+    return table(ROWS, "Training timings", head, __doc__.splitlines()[0], argv)
 
 
 if __name__ == "__main__":
