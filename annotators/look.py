@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from manifests.color_names import main_colors
+
 SIZE = (320, 180)  # (width, height) at which pictures are compared
-# Hue borders in OpenCV's half degrees; red wraps around.
-HUES = ((8, "red"), (22, "orange"), (34, "yellow"), (85, "green"), (100, "cyan"), (130, "blue"), (150, "purple"),
-        (170, "pink"), (181, "red"))
 UNCHANGED_LUMA = 5.0   # two encodings of the same film (crf 16 against 34, nine clips) differ by at most 4.3
 CHANGED_PIXEL = 24.0   # luma steps by which a pixel has visibly changed
 CHANGED_SHARE = 0.01   # share of such pixels below which nobody would speak of an edit; re-encoding gave 0
@@ -27,7 +26,7 @@ def look(rgb: np.ndarray) -> dict:
     grey, hsv = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     return {
         "brightness": float(grey.mean()), "contrast": float(grey.std()), "saturation": float(hsv[..., 1].mean()),
-        "sharpness": float(cv2.Laplacian(grey, cv2.CV_16S).var()), "colors": _color_names(hsv.reshape(-1, 3)),
+        "sharpness": float(cv2.Laplacian(grey, cv2.CV_16S).var()), "colors": main_colors(hsv.reshape(-1, 3)),
         "layout": cv2.resize(grey, (3, 3), interpolation=cv2.INTER_AREA).astype(float).ravel().tolist(),
     }
 
@@ -71,7 +70,7 @@ def changed_region(source: np.ndarray, target: np.ndarray) -> dict | None:
     share = float(inside.mean())
     if share < CHANGED_SHARE:
         return None
-    before, after = (_color_names(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[inside]) for image in small)
+    before, after = (main_colors(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[inside]) for image in small)
     return {"x": float(centres[largest][0] / SIZE[0]), "y": float(centres[largest][1] / SIZE[1]), "share": share,
             "before": before, "after": after, "alike": _correlation(*small)}
 
@@ -86,16 +85,3 @@ def is_unchanged(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -
     """True when no pair of pictures shows a change that a viewer would call an edit."""
     differences = [changed(s, t) for s, t in zip(sources, targets, strict=True)]
     return all(mean < UNCHANGED_LUMA and share < CHANGED_SHARE for mean, share in differences)
-
-
-def _color_names(hsv: np.ndarray) -> list[str]:
-    """Names that cover at least an eighth of the pixels, most first, at most three."""
-    hue, saturation, value = hsv.T.astype(int)
-    names = np.array([name for _, name in HUES], dtype=object)[np.searchsorted([h for h, _ in HUES], hue, "right")]
-    grey = saturation < 40
-    names[grey] = "grey"
-    names[grey & (value > 200)] = "white"
-    names[value < 45] = "black"
-    found, counts = np.unique(names.astype(str), return_counts=True)
-    most = sorted(zip(counts.tolist(), found.tolist(), strict=True), key=lambda c: (-c[0], c[1]))[:3]
-    return [name for count, name in most if count >= len(hsv) / 8] or [most[0][1]]

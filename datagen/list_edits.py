@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from manifests.color_names import count_colors
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
 from manifests.ids import digest
@@ -39,9 +40,7 @@ STYLES = {
     "sepia": "Give the scene the brown tones of an old photograph.",
 }
 PLACES = {"galaxies": "a night sky full of galaxies", "bricks": "a brick wall", "rocket": "a rocket on its launch pad"}
-# Hue borders in OpenCV's half degrees; red wraps around.
-HUES = ((8, "red"), (22, "orange"), (34, "yellow"), (85, "green"), (100, "teal"), (130, "blue"), (150, "purple"),
-        (170, "pink"), (181, "red"))
+SAID = {"cyan": "teal", "black": "dark"}  # as the colours that are offered, and as people say it of things
 
 
 class ListEdits:
@@ -106,13 +105,8 @@ def compact(mask: np.ndarray) -> bool:
 
 def color_name(image: np.ndarray, mask: np.ndarray) -> str:
     """The colour that most pixels of the object have, by hue, or dark, grey or white."""
-    hue, saturation, value = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[mask].T.astype(int)
-    names = np.array([name for _, name in HUES], dtype=object)[np.searchsorted([h for h, _ in HUES], hue, "right")]
-    names[saturation < 40] = "grey"
-    names[(saturation < 40) & (value > 200)] = "white"
-    names[value < 45] = "dark"
-    found, counts = np.unique(names.astype(str), return_counts=True)
-    return str(found[counts.argmax()])
+    name = next(iter(count_colors(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[mask])))
+    return SAID.get(name, name)
 
 
 def place_name(mask: np.ndarray) -> str:

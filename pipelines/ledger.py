@@ -31,6 +31,7 @@ class Ledger:
         self.folder, self.key, self.schema = storage.join(folder, "work"), key, schema
         self.settled: set[str] = set()
         self.counts: Counter = Counter()   # drop reason (None = accepted) of the rows so far
+        self.issue = ""                    # what went wrong with one of the failed rows
         self._blocks: list[tuple[str, list[str]]] = []
         for name, _ in storage.list_files(self.folder):
             if name.endswith(".parquet") and name != SOURCE_KEYS and not name.startswith("."):
@@ -40,16 +41,19 @@ class Ledger:
         filesystem, inner = storage.resolve(storage.join(self.folder, name))
         with pq.ParquetFile(inner, filesystem=filesystem) as file:
             keys = json.loads(file.schema_arrow.metadata[SETTLED])
-            reasons = file.read(columns=["drop_reason"])["drop_reason"]
+            rows = file.read(columns=["drop_reason", "issues"])
         if self.settled.issuperset(keys):  # a merge was interrupted before the small files went
             storage.delete_file(storage.join(self.folder, name))
             return
-        self._remember(name, keys, reasons)
+        self._remember(name, keys, rows)
 
-    def _remember(self, name: str, keys: list[str], reasons: pa.ChunkedArray) -> None:
+    def _remember(self, name: str, keys: list[str], rows: pa.Table) -> None:
         self._blocks.append((name, keys))
         self.settled.update(keys)
-        self.counts.update(reasons.to_pylist())
+        self.counts.update(rows["drop_reason"].to_pylist())
+        if not self.issue:
+            issues = rows.filter(_failed(rows))["issues"].to_pylist()
+            self.issue = next((lines[0] for lines in issues if lines), "")
 
     @property
     def num_failed(self) -> int:
@@ -67,7 +71,7 @@ class Ledger:
         keys = list(keys)
         name = f"{digest(keys)}.parquet"
         self._write(name, keys, rows.select(self.schema.names).cast(self.schema))
-        self._remember(name, keys, rows["drop_reason"])
+        self._remember(name, keys, rows)
         if sum(not n.startswith("0-") for n, _ in self._blocks) >= FILES_BEFORE_MERGE:
             self._merge()
 
@@ -93,10 +97,10 @@ class Ledger:
     def forget_failures(self) -> int:
         """Take failed rows out, so that they are tried again; returns how many."""
         num, blocks = 0, self._blocks
-        self._blocks, self.settled, self.counts = [], set(), Counter()
+        self._blocks, self.settled, self.counts, self.issue = [], set(), Counter(), ""
         for name, keys in blocks:
             rows = self._read(name)
-            failed = pc.fill_null(pc.starts_with(rows["drop_reason"], FAILED), False)
+            failed = _failed(rows)
             again = set(rows.filter(failed)[self.key].to_pylist())
             if again:
                 num += len(again)
@@ -105,7 +109,7 @@ class Ledger:
                 keys = [k for k in keys if k not in again]
                 name = f"{'0-' if name.startswith('0-') else ''}{digest(keys)}.parquet"
                 self._write(name, keys, rows)
-            self._remember(name, keys, rows["drop_reason"])
+            self._remember(name, keys, rows)
         return num
 
     def in_order(self, source_keys: pa.Array) -> Iterator[pa.Table]:
@@ -151,3 +155,7 @@ class Ledger:
 
     def delete(self) -> None:
         storage.delete_folder(self.folder)
+
+
+def _failed(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.fill_null(pc.starts_with(rows["drop_reason"], FAILED), False)

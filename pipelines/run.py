@@ -23,6 +23,7 @@ from .local import run_local
 from .stage import Stage, check, pass_by
 
 ENGINES = ("ray", "local")
+SHOWN_ISSUE = 300    # characters of an issue in a message
 DRIVER_BLOCK = 4096  # rows at once for stages so cheap that they run in the driver
 
 
@@ -148,8 +149,9 @@ def _guard_share(ledger: Ledger, guard: Guard, min_rows: int, target: Target) ->
     num, failed = sum(ledger.counts.values()), ledger.num_failed
     if num >= min_rows and failed > guard.max_failed_share * num:
         drops = {r: n for r, n in ledger.counts.items() if r}
+        example = f" For example: {ledger.issue[:SHOWN_ISSUE]}." if ledger.issue else ""
         raise RunStopped(f"{failed} of {num} rows of {target.stop} failed, more than the allowed share of "
-                         f"{guard.max_failed_share:g}. {_top(drops)} The results so far are kept in "
+                         f"{guard.max_failed_share:g}. {_top(drops)}{example} The results so far are kept in "
                          f"{ledger.folder}; after mending the cause run again with --retry-failed")
 
 

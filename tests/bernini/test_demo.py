@@ -1,14 +1,13 @@
 """The web demo on a tiny model: its logic, and the page itself in a headless browser."""
 
 import gc
-import shutil
 import sys
 import threading
 
 import pytest
 
 from bernini.generate import demo
-from tests.bernini.chromium import PATH, Browser
+from tests.chromium import browser
 
 pytest.importorskip("gradio", reason="needs the extra 'demo': pip install 'bernini[demo]'")
 
@@ -107,29 +106,23 @@ PROGRESS = "(document.querySelector('#progress textarea') || {}).value"
 
 @pytest.mark.browser
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not PATH.exists(), reason="needs Debian's chromium: apt install chromium")
 def test_the_page_generates_shows_progress_and_cancels(served, tmp_path):
-    browser = Browser(tmp_path / "profile", served)
-    try:
-        browser.fill("#prompt textarea", "a red car")
-        browser.evaluate(
-            "[...document.querySelectorAll('button')].find(b => b.textContent.includes('Advanced')).click()"
-        )
+    with browser(tmp_path / "profile") as chromium:
+        chromium.open(served)
+        chromium.fill("#prompt textarea", "a red car")
+        chromium.value("[...document.querySelectorAll('button')].find(b => b.textContent.includes('Advanced')).click()")
         for name, value in SMALL.items():
-            browser.fill(f"#set-{name} :is(input, textarea)", value)
-        browser.click("#generate")
-        browser.wait(f"{PROGRESS} && {PROGRESS}.startsWith('done in')")
-        address = browser.wait("(document.querySelector('#video-out video') || {}).src")
-        size = browser.evaluate(f"fetch({address!r}).then(r => r.blob()).then(b => b.size)")
+            chromium.fill(f"#set-{name} :is(input, textarea)", value)
+        chromium.click("#generate")
+        chromium.wait(f"{PROGRESS} && {PROGRESS}.startsWith('done in')")
+        address = chromium.wait("(document.querySelector('#video-out video') || {}).src")
+        size = chromium.value(f"fetch({address!r}).then(r => r.blob()).then(b => b.size)")
         assert size > 500
-        browser.fill("#set-num_inference_steps :is(input, textarea)", "3000")
-        browser.click("#generate")
-        browser.wait(f"{PROGRESS}.startsWith('denoising') && {PROGRESS}.includes(' left')")
-        browser.click("#cancel")
-        browser.wait(f"{PROGRESS} === 'error: cancelled'")
-    finally:
-        browser.close()
-        shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+        chromium.fill("#set-num_inference_steps :is(input, textarea)", "3000")
+        chromium.click("#generate")
+        chromium.wait(f"{PROGRESS}.startsWith('denoising') && {PROGRESS}.includes(' left')")
+        chromium.click("#cancel")
+        chromium.wait(f"{PROGRESS} === 'error: cancelled'")
 
 
 def test_command_without_a_model_folder_is_one_line(tmp_path, capsys):

@@ -152,10 +152,11 @@ def test_small_files_of_the_ledger_are_put_together_and_an_interrupted_merge_is_
 
 def test_too_many_failures_stop_the_run_and_can_be_retried(tmp_path):
     paths = [f"bad-{i}" for i in range(30)]
-    with pytest.raises(RunStopped, match="failed, more than the allowed share of 0.5.*value was not measured.*retry-failed"):
+    with pytest.raises(RunStopped, match="failed, more than the allowed share of 0.5.*value was not measured.*"
+                                         r"For example: MeasureLength: bad-\d+ is bad\. .*retry-failed"):
         go(tmp_path / "m", paths)
     assert not (tmp_path / "m" / "manifest.json").exists()
-    with pytest.raises(RunStopped):  # failures are results: without being told so nothing is tried again
+    with pytest.raises(RunStopped, match="is bad"):  # failures are results: untold, nothing is tried again
         go(tmp_path / "m", ["good" for _ in paths])
     m = go(tmp_path / "m", ["good" for _ in paths], retry_failed=True)
     assert m.header["accepted"] == 30
