@@ -32,9 +32,10 @@ class StorePairs:
 
     reads = ("source_path", "source_time_s", "target_path", "target_time_s")
     adds = MADE
+    neutral = ("media",)
 
-    def __init__(self, media_root: str, *, kind: str = "jpg", long_px: int = 1920):
-        self._store = PictureWriter(media_root, kind=kind, long_px=long_px)
+    def __init__(self, media: str, *, kind: str = "jpg", long_px: int = 1920):
+        self._store = PictureWriter(media, kind=kind, long_px=long_px)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.select(list(self.reads)).to_pylist()
@@ -56,9 +57,10 @@ class StoreKeyFrames:
 
     reads = ("path", "key_times_s")
     adds = (column("images", pa.list_(S), "picture files in the order of the document"),)
+    neutral = ("media",)
 
-    def __init__(self, media_root: str, *, kind: str = "jpg", long_px: int = 1920):
-        self._store = PictureWriter(media_root, kind=kind, long_px=long_px)
+    def __init__(self, media: str, *, kind: str = "jpg", long_px: int = 1920):
+        self._store = PictureWriter(media, kind=kind, long_px=long_px)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.select(list(self.reads)).to_pylist()
@@ -75,9 +77,10 @@ class StoreWebPictures:
 
     reads = ("order", "images", "image_keys", "picture_reasons")
     adds = tuple(f for f in DOCUMENTS.fields if f.name in ("order", "images"))
+    neutral = ("image_root", "media")
 
-    def __init__(self, image_root: str, media_root: str):
-        self._shelf, self._media = Shelf(image_root), MediaStore(media_root)
+    def __init__(self, image_root: str, media: str):
+        self._shelf, self._media = Shelf(image_root), MediaStore(media)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return map_rows(table, self, self._store)
@@ -104,8 +107,8 @@ Stored = dict[tuple[str, float | None], str | MediaError]
 class PictureWriter:
     """Writes frames of films into a `MediaStore`, each once."""
 
-    def __init__(self, media_root: str, *, kind: str, long_px: int):
-        self._media, self._kind, self._long_px = MediaStore(media_root), kind, long_px
+    def __init__(self, media: str, *, kind: str, long_px: int):
+        self._media, self._kind, self._long_px = MediaStore(media), kind, long_px
 
     def frames(self, wanted: Sequence[tuple[str, float | None]]) -> Stored:
         """`(path, time_s)` → where its picture lies, or why there is none. A null time is a picture already."""

@@ -118,7 +118,7 @@ class PlanTransforms:
 class ApplyTransform:
     """Makes the media of planned pairs and fills their columns.
 
-    `media_root` is a folder or URI that all workers see. `segmenter` and `pose` name backends; "" = none,
+    `media` is a folder or URI that all workers see. `segmenter` and `pose` name backends; "" = none,
     and rows that need one are then a `ConfigError`. `fonts` are further folders with fonts.
     """
 
@@ -133,13 +133,14 @@ class ApplyTransform:
         column("pose_presence", pa.float32(), "share of frames in which a person was found"),
         column("transform_params", S, "how it was made (form, fill, font, cues, angles, …), as a JSON object"),
     )
+    neutral = ("media",)
 
-    def __init__(self, media_root: str, *, fps: float = 16.0, short_px: int = 480, max_frames: int = 97,
+    def __init__(self, media: str, *, fps: float = 16.0, short_px: int = 480, max_frames: int = 97,
                  segmenter: str = "", segmenter_options: Mapping[str, object] | None = None,
                  phrases: Sequence[str] = (), pose: str = "", pose_options: Mapping[str, object] | None = None,
                  fonts: Sequence[str] = (), seed: int = 0):
         cv2.setNumThreads(1)  # Ray gives each worker one core
-        self._tools = Tools(store=MediaStore(media_root), fps=fps, short_px=short_px, max_frames=max_frames,
+        self._tools = Tools(store=MediaStore(media), fps=fps, short_px=short_px, max_frames=max_frames,
                             phrases=tuple(phrases), fonts=tuple(fonts), seed=seed,
                             segmenter=open_backend("segmenter", segmenter, **segmenter_options or {}) if segmenter
                             else None,

@@ -45,6 +45,7 @@ class MeasureDocuments:
         column("pictures", pa.list_(PICTURE), "size, variance of the Laplacian at 480p, difference hash (64 bits), or "
                                               "why it cannot be read; in the order of images"),
     )
+    neutral = ("image_root",)
 
     def __init__(self, image_root: str):
         self._shelf = Shelf(image_root)

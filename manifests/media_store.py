@@ -45,10 +45,10 @@ class VideoWriter(VideoEncoder):
 
 
 class MediaStore:
-    """Files below `root` (a folder or URI that all workers see)."""
+    """Files below `root` (a folder or URI that all workers see); what it gives are absolute paths or URIs."""
 
     def __init__(self, root: str):
-        self.root = root
+        self.root = storage.absolute(root)
 
     def video(self, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18,
               colour: Colour | None = None) -> StoredVideo:

@@ -33,6 +33,12 @@ def resolve(path: str | os.PathLike) -> tuple[fs.FileSystem, str]:
         raise InputError(f"cannot use {path!r} as a storage address: {error}") from None
 
 
+def absolute(path: str | os.PathLike) -> str:
+    """The path for rows and workers, which know no working folder: a URI as it is, else absolute."""
+    path = os.fspath(path)
+    return path if is_uri(path) else os.path.abspath(path)
+
+
 def join(root: str | os.PathLike, *names: str) -> str:
     return posixpath.join(os.fspath(root), *names)
 

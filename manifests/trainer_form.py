@@ -19,7 +19,6 @@ import base64
 import binascii
 import io
 import json
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -145,7 +144,7 @@ def _check_target(task, messages: list[dict], media: list[SampleMedia]) -> None:
 
 def _readable(path: str) -> str:
     image_size(path)
-    return path if storage.is_uri(path) else os.path.abspath(path)
+    return storage.absolute(path)
 
 
 def _cut(item: dict, output: str) -> dict:
@@ -162,7 +161,7 @@ def _cut(item: dict, output: str) -> dict:
     if seconds * TRAINER_FPS < MIN_FRAMES:  # the span says more than the film holds
         raise MediaError(f"a video has fewer than {MIN_FRAMES} frames at {TRAINER_FPS:g} fps "
                          f"({MIN_FRAMES / TRAINER_FPS:.2f} s)")
-    return {"video_path": target if storage.is_uri(target) else os.path.abspath(target), "duration": round(seconds, 6),
+    return {"video_path": storage.absolute(target), "duration": round(seconds, 6),
             "crop_method": item["crop_method"]}
 
 
@@ -222,7 +221,7 @@ class _Shards:
     def write_config(self) -> None:
         """`data.yaml` of the trainer: one source a file, weighted by the samples' weights."""
         total, keys = sum(self._weights.values()) or 1.0, sorted(self._files)
-        files = [self._files[k] if storage.is_uri(self._files[k]) else os.path.abspath(self._files[k]) for k in keys]
+        files = [storage.absolute(self._files[k]) for k in keys]
         config = {"sources": files, "names": [f"{task}${source}" for task, source, _ in keys], **SETTINGS,
                   "schedule": [{"schedule_type": "const", "weights": [self._weights[k] / total for k in keys]}]}
         storage.write_bytes(storage.join(self._output, "data.yaml"), json.dumps(config, indent=1).encode())  # is YAML

@@ -61,7 +61,7 @@ class Config(EncodeSettings, RunConfig):
 
     @property
     def feature_root(self) -> str:
-        return storage.join(self.output, "features")
+        return storage.join(storage.absolute(self.output), "features")
 
 
 def encode(config: Config) -> Manifest:

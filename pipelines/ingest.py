@@ -100,7 +100,7 @@ def _from_list(file: str) -> Iterator[dict]:
         given = str(row.pop(name))
         inside = given if storage.is_uri(given) or os.path.isabs(given) else storage.join(os.path.dirname(file), given)
         extra = {k: v for k, v in row.items() if k not in CARRIED and v not in (None, "")}
-        yield {"path": inside if storage.is_uri(inside) else os.path.abspath(inside), "relative_path": given,
+        yield {"path": storage.absolute(inside), "relative_path": given,
                **{k: str(row[k]) for k in CARRIED if row.get(k) not in (None, "")},
                "extra": json.dumps(extra, sort_keys=True, ensure_ascii=False, default=str) if extra else None}
 

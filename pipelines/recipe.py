@@ -88,8 +88,8 @@ class RunConfig:
 
     @property
     def media_root(self) -> str:
-        """Where media that are made lie; all workers must see it."""
-        return storage.join(self.output, "media")
+        """Where media that are made lie, an absolute path or URI; all workers must see it."""
+        return storage.join(storage.absolute(self.output), "media")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ class AskConfig(RunConfig):
         kwargs = {"backend": self.annotator, **kwargs}
         if not self.measured:
             # Answers are kept, so that a changed threshold or a broken run asks nothing twice.
-            cache = "" if storage.is_uri(self.output) else storage.join(self.output, "answers")
+            cache = "" if storage.is_uri(self.output) else storage.join(storage.absolute(self.output), "answers")
             kwargs |= {"urls": self.url, "model": self.annotator_model, "cache": cache}
         # Workers that ask wait for the server most of the time.
         return Stage(op=op, kwargs=kwargs, num_cpus=0.0 if self.measured else 0.5)

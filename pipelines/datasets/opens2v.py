@@ -72,6 +72,7 @@ class CutSubjects:
 
     reads = ("target_path", "target_start_s", "target_end_s", "extra")
     adds = tuple(PAIRS.schema.field(n) for n in ("target_path", "target_start_s", "target_end_s", "conditions"))
+    neutral = ("root",)
 
     def __init__(self, root: str):
         self._store = MediaStore(root)

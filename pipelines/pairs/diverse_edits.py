@@ -223,7 +223,7 @@ def open_bank(config: Config, frames: Manifest, listed: Sequence[Stage]) -> tupl
     """
     decides = [posixpath.basename(frames.path), [s.fingerprint() for s in (*listed, invent(config, "", 0))],
                config.rounds, config.bank_capacity, config.bank_min_novelty]
-    folder = storage.join(config.output, "prompt-bank", digest(decides, length=8))
+    folder = storage.join(storage.absolute(config.output), "prompt-bank", digest(decides, length=8))
     first = storage.join(folder, "bank-00000.jsonl")
     if not storage.exists(first):
         known = PromptBank(config.bank).prompts if config.bank else ()

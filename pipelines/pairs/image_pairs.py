@@ -82,7 +82,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "frames": frame_stages(config),
         "pairs": (
             Stage(op="datagen.store_pictures:StorePairs", batch_size=64, workers=config.workers,
-                  kwargs={"media_root": config.media_root, "kind": config.picture_kind,
+                  kwargs={"media": config.media_root, "kind": config.picture_kind,
                           "long_px": config.picture_long_px}),
             apply_rules(*(Rule(column=f"{side}_path", why="a frame that cannot be read again makes no pair")
                           for side in ("source", "target"))),

@@ -21,6 +21,7 @@ from datagen.build_documents import BuildDocuments
 from datagen.documents import ChooseKeyFrames, WebDocuments, files_below
 from filters.balance import rank_within
 from filters.rules import Decisions, Rule
+from manifests import storage
 from manifests.errors import ConfigError
 from manifests.ids import order_key
 from manifests.manifest import Manifest
@@ -86,7 +87,7 @@ class Config(AskConfig, FrameConfig):
     @property
     def image_root(self) -> str:
         is_list = self.input.lower().endswith((".jsonl", ".parquet"))
-        return self.images or ((self.input.rpartition("/")[0] or ".") if is_list else self.input)
+        return storage.absolute(self.images or ((self.input.rpartition("/")[0] or ".") if is_list else self.input))
 
 
 PRESETS = {"laptop": {}, "cluster": {"frame_embedder": "open_clip", "frame_embedder_weights": "openai",
@@ -103,7 +104,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     if config.source == "films":
         return {"videos": (scan_stage(config),), "frames": frame_stages(config), "documents": (
             Stage(op="datagen.store_pictures:StoreKeyFrames", batch_size=16, workers=config.workers,
-                  kwargs={"media_root": config.media_root}),
+                  kwargs={"media": config.media_root}),
             stored, config.ask("annotators.key_frames:DescribeKeyFrames"),
             apply_rules(Rule(column="transitions", why="pictures without texts between them are no document")))}
     return {
@@ -115,7 +116,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
                 "min_sharpness": config.min_frame_sharpness})),
         "documents": (
             Stage(op="datagen.store_pictures:StoreWebPictures", batch_size=16, workers=config.workers,
-                  kwargs={"image_root": config.image_root, "media_root": config.media_root}),
+                  kwargs={"image_root": config.image_root, "media": config.media_root}),
             stored, _rewriter(config), apply_rules(Rule(column="rewritten", why="a document without texts is none")),
             *([config.ask("annotators.key_frames:AskAboutSubject")] if config.annotator != "classical" else []))}
 

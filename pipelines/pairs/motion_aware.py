@@ -159,7 +159,7 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "clips", (clips := steps.clips(videos))
     yield "planned", (planned := steps.finish("candidates", PLANNED, (plan(live(b), config) for b in clips.batches()),
                                               parents=[clips], settings=["planned", config.people_only]))
-    stages = build(config, config.model or tiny_model(config.output))["candidates"]
+    stages = build(config, config.model or tiny_model(storage.absolute(config.output)))["candidates"]
     rules = (*config.edit_rules(), *config.frame_rules(), *config.pair_rules())
     yield "candidates", (made := steps.run("candidates", planned, stages, rows_per_block=1, parents=[planned],
                                            rules=rules))

@@ -114,7 +114,7 @@ NEEDS = Needs(makes="v2v, mv2v, i2v, vi2v, vr2v, r2v: " + ", ".join(t.source_nam
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     """Stages of the stops that need workers."""
-    kwargs = {"media_root": config.media_root, "fps": config.fps, "short_px": config.short_px,
+    kwargs = {"media": config.media_root, "fps": config.fps, "short_px": config.short_px,
               "max_frames": config.max_frames, "fonts": config.fonts, "seed": config.seed, **config.backends()}
     return {
         "videos": (scan_stage(config),),

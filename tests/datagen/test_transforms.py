@@ -247,7 +247,7 @@ def test_an_unreadable_film_is_null_with_an_issue_and_leaves_its_neighbours_alon
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     rows = table([planned(object_film[0], "colorization"), planned(tmp_path / "broken.mp4", "colorization"),
                   planned(object_film[0], "frame-to-video"), planned(object_film[0], "video-completion", end_s=2.0)])
-    before, stage = rows.to_pylist(), Stage(op="datagen.transforms:ApplyTransform", kwargs={"media_root": str(tmp_path / "m")})
+    before, stage = rows.to_pylist(), Stage(op="datagen.transforms:ApplyTransform", kwargs={"media": str(tmp_path / "m")})
     out = ApplyTransform(**pickle.loads(pickle.dumps(stage)).kwargs)(rows)
     assert rows.to_pylist() == before and out.schema.equals(check((stage,), rows.schema))
     found = out.to_pylist()

@@ -80,3 +80,15 @@ def test_a_model_without_its_weights_is_refused_before_anything_is_read(name, se
 
 def test_a_backend_of_ones_own_is_named_by_its_class_and_gets_what_it_is_given():
     check_backend("segmenter", "my.module:Mine", {"model": "anything"}, {"model": "--segmenter-model"})
+
+
+@pytest.mark.parametrize("preset", ["laptop", "cluster"])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_workers_get_absolute_folders_and_a_moved_output_is_found_again(name, preset, monkeypatch, tmp_path):
+    """Workers have other working folders; and where the output lies decides nothing that was made."""
+    monkeypatch.chdir(tmp_path)
+    relative, moved = (stages_of(name, config_of(name, preset, output=out)) for out in ("out", str(tmp_path / "moved")))
+    assert [s.fingerprint() for s in relative] == [s.fingerprint() for s in moved]
+    given = [value for stage in relative for value in stage.kwargs.values() if isinstance(value, str) and "out" in value]
+    assert all(value.startswith(f"{tmp_path}/out") for value in given if "/" in value), given
+    assert "out" not in given

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 
 import pytest
 
+from manifests.manifest import Manifest
 from pipelines.pairs import PIPELINES
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "pairs"
@@ -40,3 +41,23 @@ def test_recipes_are_listed_with_their_needs(bernini):
     code, out, _ = bernini("recipes", "video-pairs")
     assert code == 0 and "Paper section 3.1" in out
     assert bernini("recipes", "nothing")[0] == 2
+
+
+def test_media_that_a_run_makes_are_found_from_anywhere(small_clips, bernini, tmp_path, monkeypatch):
+    """`--output out` in one folder, the report and the next command from another."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    args = ["run", "transforms", "--input", small_clips, "--engine", "local", "--quiet", "--clip-min-s", 1, "--min-side-px", 144,
+            "--min-sharpness", 1, "--max-frozen", 1, "--short-px", 144, "--max-frames", 17, "--per-clip", 1,
+            "--transforms", "sketch-to-video", "--output"]
+    monkeypatch.chdir(tmp_path / "here")
+    code, out, err = bernini(*args, "out")
+    assert code == 0, err
+    page = next(Path("out").glob("report-pairs-*.html")).read_text()
+    assert page.count("<img") >= 4 and "could not be read" not in page
+    monkeypatch.chdir(tmp_path / "there")
+    pairs, = (tmp_path / "here" / "out" / "pairs").iterdir()
+    assert all(Path(path).is_file() for path in Manifest.open(pairs).table()["source_path"].to_pylist())
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "here" / "out").rglob("*.parquet")}
+    assert bernini(*args, tmp_path / "here" / "out")[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here" / "out").rglob("*.parquet")} == before
