@@ -5,6 +5,7 @@ Each message is one line: what is wrong, the value, and what to do. The command 
 """
 
 from manifests.errors import BerniniError as BerniniError  # one base for the whole house
+from manifests.errors import MediaError as MediaError  # a video or image cannot be read or written
 
 
 class CheckpointError(BerniniError):
@@ -13,10 +14,6 @@ class CheckpointError(BerniniError):
 
 class CaseError(BerniniError):
     """A case file, a flag or a combination of inputs cannot be used."""
-
-
-class MediaError(BerniniError):
-    """A video or image cannot be read or written."""
 
 
 class MemoryRefused(BerniniError):

@@ -1,7 +1,8 @@
 """Reading and writing of videos and images (PyAV, Pillow) for generation.
 
 Frames are `uint8 [F, H, W, 3]`, RGB, turned upright. Everything unreadable is a `MediaError` of
-one line. (The data packages have their own, larger reader.)
+one line. Files are opened as the data packages open them: no lists that lead to other files or addresses, no
+pictures that ask for more memory than a machine has.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bernini.errors import MediaError
+from manifests.media import LIMITS, open_container
+from manifests.spans import FORMATS, MAX_PIXELS
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".ts"}
 
@@ -65,9 +68,13 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> np.ndarray:
 def _opened(path: Path) -> Iterator:
     """The container, if it has a video stream; what goes wrong inside is a `MediaError`."""
     try:
-        with av.open(str(path)) as container:
+        with open_container(str(path)) as container:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video stream; give a video file")
+            stream = container.streams.video[0]
+            if max(stream.width, stream.height) > LIMITS.max_side_px:
+                raise MediaError(f"{path} is {stream.width}x{stream.height}; more than {LIMITS.max_side_px} a side are "
+                                 "not decoded")
             yield container
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
@@ -94,9 +101,12 @@ def read_image(path: str | Path) -> Image.Image:
     """An upright RGB image."""
     path = existing(path, "image")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MediaError(f"{path} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not "
+                                 "read")
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path} is not an image ({_short(error)}); references must be pictures") from None
 
 

@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image
 
 from bernini.errors import CaseError
-from bernini.errors import MediaError as UnreadableInput
 from bernini.generate.cases import Case
 from bernini.generate.pipeline import Pipeline
 from bernini.geometry import fit_size
 from bernini.layouts import open_model
 from bernini.memory import MemorySettings
 from datagen.backends import EditRequest
-from manifests.errors import BackendError, ConfigError
+from manifests.errors import BackendError, ConfigError, MediaError
 from manifests.video_writer import write_video
 
 # Our task → the generator's, and what it is given: clip, first frame, references.
@@ -66,7 +65,7 @@ class BerniniEditor:
             case = Case(prompt=request.instruction, task_type=task, videos=videos, images=images)
             try:
                 made = self._pipeline.generate(case, self._settings(case, frames, request.seed)).frames
-            except (CaseError, UnreadableInput) as error:
+            except (CaseError, MediaError) as error:
                 raise BackendError(f"{self.version}: {error}") from None
         return _restored(made, frames)
 

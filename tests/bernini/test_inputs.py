@@ -1,7 +1,9 @@
 """Files, sizes, prompts and processors: what each part of the model is shown."""
 
+import struct
 import subprocess
 import sys
+import zlib
 
 import av
 import numpy as np
@@ -99,6 +101,22 @@ def test_unreadable_videos_and_images_are_media_errors_of_one_line(tmp_path, con
         with pytest.raises(MediaError) as caught:
             read(path)
         assert "x.mp4" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_lead_elsewhere_or_ask_for_too_much_are_refused(tmp_path, media):
+    """A playlist that names another file, and a picture whose header asks for 10 GB."""
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{media['sound']}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(MediaError, match="list.mp4"):
+        probe(playlist)
+    picture = tmp_path / "bomb.png"
+    Image.new("L", (8, 8)).save(picture)
+    data = bytearray(picture.read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    picture.write_bytes(data)
+    with pytest.raises(MediaError, match="bomb.png.*(60000|pixels)"):
+        read_image(picture)
 
 
 def test_audio_only_file_has_no_video_stream(tmp_path):
