@@ -21,7 +21,7 @@ COMMANDS = {
     "estimate": ("pipelines.estimate:estimate", "yield, requests, tokens and time of a run, from a sample", "make"),
     "encode": ("pipelines.encode_samples:main", "samples → latents, ViT features, text embeddings; resumes", "make"),
     "export": ("manifests.export:export", "write rows as csv, jsonl or the released trainer's form", "make"),
-    "import-trainer": ("manifests.trainer_form:import_trainer", "samples from the released trainer's form", "make"),
+    "import-trainer": ("manifests.trainer_import:import_trainer", "samples from the released trainer's form", "make"),
     "trainer-latents": ("bernini.preprocessed_form:main", "latents to and from the released preprocessed form", "make"),
     "show": ("manifests.inspect:show", "what a manifest or an output folder holds", "look"),
     "head": ("manifests.inspect:head", "the first rows", "look"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from manifests.errors import ConfigError
-from manifests.trainer_form import preflight
+from manifests.trainer_preflight import preflight
 from pipelines.pairs.reasoning_vision_text import EDITS, Config, run_steps
 
 
