@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from .stage import Stage
 
 LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError)
 GROW_EVERY_S = 10.0  # how often a growing cluster is given more workers
+PATIENCE_S = 60.0    # without a finished block before what is waited for is told; then twice as long, and so on
 
 
 def connect() -> None:
@@ -69,10 +70,11 @@ class _Item:
     deaths: int = 0
 
 
-def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str) -> Iterator[tuple[list[str], pa.Table]]:
-    """Yields `(source keys, finished rows)` as blocks finish, in any order."""
+def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str,
+            tell: Callable[[str], None] = lambda line: None) -> Iterator[tuple[list[str], pa.Table]]:
+    """Yields `(source keys, finished rows)` as blocks finish, in any order; `tell` gets a line where none does."""
     connect()
-    pools = _pools(_groups(stages))
+    pools, patience = _pools(_groups(stages)), _Patience(tell)
     source, more = blocks, True
     try:
         while True:
@@ -87,6 +89,7 @@ def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str) ->
             if not running:
                 return
             ready, _ = ray.wait(running, num_returns=1, timeout=GROW_EVERY_S)
+            patience.look(pools, bool(ready))
             for ref in ready:
                 i = next(i for i, pool in enumerate(pools) if ref in pool.running)
                 for item in pools[i].collect(ref):
@@ -97,6 +100,30 @@ def run_ray(blocks: Iterator[pa.Table], stages: Sequence[Stage], *, key: str) ->
     finally:
         for pool in pools:
             pool.close()
+
+
+class _Patience:
+    """Workers write to files of their own: a model that loads, or a server that does not answer, would not be seen."""
+
+    def __init__(self, tell: Callable[[str], None]):
+        self._tell, self._since_s, self._wait_s = tell, time.monotonic(), PATIENCE_S
+
+    def look(self, pools: list[_Pool], something_came: bool) -> None:
+        silent_s = time.monotonic() - self._since_s
+        if something_came:
+            self._since_s, self._wait_s = time.monotonic(), PATIENCE_S
+        elif silent_s >= self._wait_s:
+            self._wait_s *= 2
+            at_work = ", ".join(f"{len(pool.running)} x {' + '.join(stage.name for stage in pool.stages)}"
+                                for pool in pools if pool.running)
+            self._tell(f"nothing has finished for {silent_s:.0f} s; at work: {at_work}. A model may be loading, or its "
+                       f"server busy: workers write to {_logs()}")
+
+
+def _logs() -> str:
+    """Where workers write, on the node that each is on."""
+    context = ray.get_runtime_context()
+    return f"{context.get_temp_dir()}/{context.get_session_name()}/logs/worker-*.err"
 
 
 def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:

@@ -6,6 +6,7 @@ stored passes through here, in one process, so that both give the same tables.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ def run(source, target: Target, stages: Sequence[Stage], *, engine: str = "ray",
     guard = guard or Guard()
     with tqdm(total=source.num_rows, initial=len(ledger.settled), desc=target.stop, unit="row",
               disable=quiet, leave=True) as bar:
-        for settled, rows in _work(source, stages, ledger, engine, key, rows_per_block, schema):
+        tell = (lambda line: None) if quiet else (lambda line: tqdm.write(f"{target.stop}: {line}", file=sys.stderr))
+        for settled, rows in _work(source, stages, ledger, engine, key, rows_per_block, schema, tell):
             ledger.settle(settled, rows)
             bar.update(len(settled))
             _guard_share(ledger, guard, guard.min_rows, target)
@@ -103,7 +105,7 @@ def require_accepted(manifest: Manifest, guard: Guard | None = None, *, hint: st
     return manifest
 
 
-def _work(source, stages, ledger: Ledger, engine: str, key: str, rows_per_block: int, schema: pa.Schema):
+def _work(source, stages, ledger: Ledger, engine: str, key: str, rows_per_block: int, schema: pa.Schema, tell):
     yield from _dropped_before(source, ledger, key, schema)
     in_driver = all(s.num_cpus == 0 and s.num_gpus == 0 for s in stages)
     blocks = _pending(source, ledger, key, max(rows_per_block, DRIVER_BLOCK) if in_driver else rows_per_block)
@@ -116,7 +118,7 @@ def _work(source, stages, ledger: Ledger, engine: str, key: str, rows_per_block:
     if first is not None:
         from .on_ray import run_ray  # starting Ray takes seconds: only when there is work
 
-        yield from run_ray(_chain(first, blocks), stages, key=key)
+        yield from run_ray(_chain(first, blocks), stages, key=key, tell=tell)
 
 
 def _unsettled(source, ledger: Ledger, key: str) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,22 @@ def test_more_pools_than_cores_do_not_starve_each_other(tmp_path):
     pools = tuple(Stage(op=op, num_cpus=cpus, workers=workers) for cpus, workers in ((1, 4), (0.5, None), (1, 2)))
     m = run(source([f"good-{i}" for i in range(12)]), target(tmp_path / "m"), pools, engine="ray", quiet=True)
     assert m.header["accepted"] == 12
+
+
+@pytest.mark.ray
+def test_where_nothing_finishes_it_is_told_what_is_waited_for(tmp_path, monkeypatch, capfd):
+    """Ray keeps what workers print to itself; starting one takes longer than this patience."""
+    from pipelines import on_ray
+
+    on_ray.connect()
+    monkeypatch.setattr(on_ray, "GROW_EVERY_S", 0.1)
+    monkeypatch.setattr(on_ray, "PATIENCE_S", 0.2)
+    for quiet in (False, True):
+        run(source(["good"]), target(tmp_path / str(quiet)), stages(), engine="ray", quiet=quiet)
+        told = re.findall(r"videos: nothing has finished for \d s; at work: 1 x MeasureLength \+ ApplyRules.* write to (\S+)",
+                          capfd.readouterr().err)
+        assert bool(told) is not quiet
+        assert quiet or Path(told[0]).parent.is_dir()
 
 
 @pytest.mark.ray
