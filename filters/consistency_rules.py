@@ -33,14 +33,15 @@ OTHER_SCENE = Rule(column="background_similarity", max=0.2,
                    why="section 3.4: a reference before the target's own background teaches to copy and paste")
 
 RULE_SETS: dict[str, tuple[Rule, ...]] = {
-    # A region is changed (addition, removal, replacement, recolour) and the rest must be what it was.
-    "local-edit": (UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED,
+    # A region is changed (addition, removal, replacement, recolour) and the rest must be what it was. Its size comes
+    # first: of a picture that was drawn anew as a whole nothing is left to be measured outside.
+    "local-edit": (NOT_TINY, NOT_ALL, UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, STEADY_OUTSIDE, TRACKED,
                    FACES),
     # The same pair swapped (D5, D9): the target was filmed, so its motion needs no proof, and against the still
     # background that the source has there a real moving object always looks unsteady.
-    "filmed-target": (UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_OUTSIDE, NOT_TINY, NOT_ALL, TRACKED, FACES),
+    "filmed-target": (NOT_TINY, NOT_ALL, UNTOUCHED, EDITED, SAME_COUNT, IN_STEP, STEADY_OUTSIDE, TRACKED, FACES),
     # Pictures: nothing moves.
-    "local-image-edit": (UNTOUCHED, EDITED, NOT_TINY, NOT_ALL, FACES),
+    "local-image-edit": (NOT_TINY, NOT_ALL, UNTOUCHED, EDITED, FACES),
     # Style and background edits touch all or most of the picture: only time and faces can be held against the source.
     "global-edit": (EDITED, SAME_COUNT, IN_STEP, STEADY_INSIDE, FACES),
     # References of D7 and D8.

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 
-def write_grounding_dino(folder: Path) -> Path:
+def write_grounding_dino(folder: Path, sure: bool = False) -> Path:
+    """`sure`: features so long that some query is above any threshold, as with trained weights where something is there."""
     from transformers import (
         BertConfig,
         BertTokenizer,
@@ -32,7 +33,10 @@ def write_grounding_dino(folder: Path) -> Path:
                                intermediate_size=32, max_position_embeddings=64),
         num_queries=12, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32, d_model=32,
         encoder_attention_heads=2, decoder_attention_heads=2, max_text_len=32)
-    GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    model = GroundingDinoForObjectDetection(config)
+    if sure:
+        torch.nn.init.constant_(model.model.decoder.layer_norm.weight, 30.0)
+    model.save_pretrained(folder)
     images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     GroundingDinoProcessor(images, BertTokenizer(str(folder / "vocab.txt"))).save_pretrained(folder)
     return folder
