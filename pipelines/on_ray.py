@@ -219,7 +219,7 @@ class _Pool:
         wanted = min(self._most(), max(1, len(self.waiting) + len(self.running)))
         for _ in range(wanted - self._num):
             worker = ray.remote(num_cpus=self._num_cpus, num_gpus=self.lead.num_gpus)(_Worker)
-            self._idle.append(worker.remote(self.stages))
+            self._idle.append(worker.remote(self.stages, os.getcwd()))
             self._num += 1
 
     def _most(self) -> int:
@@ -237,7 +237,9 @@ class _Pool:
 class _Worker:
     """Lives on the worker; builds its ops (models) once, with the first block."""
 
-    def __init__(self, stages: list[Stage]):
+    def __init__(self, stages: list[Stage], folder: str):
+        if os.path.isdir(folder):  # files that were named relative to it; another node may not have it
+            os.chdir(folder)
         self.stages, self.ops = stages, None
 
     def run(self, rows: pa.Table) -> pa.Table:

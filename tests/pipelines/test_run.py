@@ -93,6 +93,16 @@ def test_more_pools_than_cores_do_not_starve_each_other(tmp_path):
 
 
 @pytest.mark.ray
+def test_workers_find_files_that_were_named_where_the_command_was_given(tmp_path, monkeypatch):
+    from pipelines import on_ray
+
+    on_ray.connect()  # before: workers begin where their cluster did
+    monkeypatch.chdir(tmp_path)
+    run(source(["good"]), target(tmp_path / "m"), stages(log="seen.txt"), engine="ray", quiet=True)
+    assert (tmp_path / "seen.txt").read_text().startswith("good ")
+
+
+@pytest.mark.ray
 def test_where_nothing_finishes_it_is_told_what_is_waited_for(tmp_path, monkeypatch, capfd):
     """Ray keeps what workers print to itself; starting one takes longer than this patience."""
     from pipelines import on_ray
