@@ -6,7 +6,7 @@ pictures that ask for more memory than a machine has.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,8 +67,12 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> np.ndarray:
 @contextmanager
 def _opened(path: Path) -> Iterator:
     """The container, if it has a video stream; what goes wrong inside is a `MediaError`."""
-    try:
-        with open_container(str(path)) as container:
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(open_container(str(path)))
+        except MediaError as error:
+            raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
+        try:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video stream; give a video file")
             stream = container.streams.video[0]
@@ -76,8 +80,8 @@ def _opened(path: Path) -> Iterator:
                 raise MediaError(f"{path} is {stream.width}x{stream.height}; more than {LIMITS.max_side_px} a side are "
                                  "not decoded")
             yield container
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
+        except (av.FFmpegError, ValueError) as error:
+            raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
 
 
 def _decode(container, stream) -> Iterator:
