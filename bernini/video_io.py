@@ -71,7 +71,7 @@ def _opened(path: Path) -> Iterator:
         try:
             container = stack.enter_context(open_container(str(path)))
         except MediaError as error:
-            raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
+            raise _unreadable(path, error) from None
         try:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video stream; give a video file")
@@ -81,7 +81,11 @@ def _opened(path: Path) -> Iterator:
                                  "not decoded")
             yield container
         except (av.FFmpegError, ValueError) as error:
-            raise MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?") from None
+            raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> MediaError:
+    return MediaError(f"{path} cannot be read as a video ({_short(error)}); is the file whole?")
 
 
 def _decode(container, stream) -> Iterator:

@@ -80,7 +80,7 @@ def inputs(small_clips, tmp_path_factory) -> dict:
 
 def config_of(name: str, given: str, output, folders: dict, server):
     recipe = resolve_name(PIPELINES[name])
-    fields = {f for f in recipe.Config.__dataclass_fields__}
+    fields = recipe.Config.__dataclass_fields__
     given = {"input": given, "output": str(output), "url": (server.url,), "annotator_model": "m", **SMALL, **QUICK, **LOOSE,
              **{flag: str(folder) for flag, folder in folders.items()}, **RUNS[name][0]}
     return recipe.Config(**recipe.PRESETS["cluster"] | {k: v for k, v in {**given, **NO_GPU}.items() if k in fields})
@@ -117,8 +117,8 @@ def test_a_recipe_runs_through_its_models(name, inputs, folders, server, tmp_pat
     for row in whole:
         sizes = {column: shape(row[column]) for column in columns}
         videos = {s for s in sizes.values() if len(s) == 4}
-        assert all(min(size) > 1 for size in sizes.values()) and all(len(v) % 4 == 0 for v in videos) and all(
-            v[0] % 4 == 1 for v in videos), sizes
+        assert all(min(size) > 1 for size in sizes.values()), sizes
+        assert len(videos) <= 1 and all(v[0] % 4 == 1 for v in videos), sizes  # both sides alike, 4 n + 1 frames
     again = run(name, config_of(name, inputs[name], tmp_path / "b", folders, server))
     assert {m.name for m in again.values()} == {m.name for m in made.values()}
     told = [column for column in whole[0] if column in columns or column in ("drop_reason", "instruction", "edit_prompt")]
