@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
-from manifests.ids import digest
+from manifests.ids import draw_seed
 from manifests.media_store import MediaStore
 from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
@@ -56,7 +56,7 @@ class EditClip:
                                          fps=self.fps, max_frames=self.max_frames)))
         frames = frames[: (len(frames) - 1) // 4 * 4 + 1]
         first = cv2.resize(read_image(row["edited_path"]), frames.shape[2:0:-1], interpolation=cv2.INTER_AREA)
-        seed = int(digest(self.seed, row["clip_id"], length=8), 16) % 2**31
+        seed = draw_seed(self.seed, row["clip_id"])
         request = EditRequest(instruction=row["instruction"], kind="motion", seed=seed,
                               params={"motion_prompt": row["motion_prompt"]})
         made = self.editor.edit(frames, request, first)

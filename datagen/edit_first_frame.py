@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError, MediaError
-from manifests.ids import digest
+from manifests.ids import draw_seed
 from manifests.media import read_frames
 from manifests.media_store import MediaStore
 
@@ -62,7 +62,7 @@ class EditFirstFrame:
                          for side in ("source", "target"))
         edited = wanted
         if self.editor is not None:
-            seed = int(digest(self.seed, row["pair_id"], length=8), 16) % 2**31
+            seed = draw_seed(self.seed, row["pair_id"])
             edited = self.editor.edit(first, EditRequest(instruction=row[self.told] or "", kind="", seed=seed))
         size = wanted.shape[1::-1]
         first, edited = (p if p.shape == wanted.shape else cv2.resize(p, size, interpolation=cv2.INTER_AREA)

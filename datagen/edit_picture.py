@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
-from manifests.ids import digest
+from manifests.ids import draw_seed
 from manifests.media_store import MediaStore
 from manifests.schema import PAIRS
 from manifests.spans import read_image, read_picture
@@ -74,7 +74,7 @@ class EditPicture:
         image = (read_image(row[self.picture], long_px=self.long_px) if self.picture else
                  read_picture(row["path"], row["time_s"], long_px=self.long_px))
         listed = self._listed(row) if self.listed else {}
-        seed = int(digest(self.seed, row["frame_id"], row["edit_prompt"], length=8), 16) % 2**31
+        seed = draw_seed(self.seed, row["frame_id"], row["edit_prompt"])
         request = EditRequest(instruction=row["edit_prompt"], seed=seed, kind=listed.get("kind") or "",
                               mask=_mask(listed, row, image), references=references_of(listed),
                               params=json.loads(listed.get("params") or "{}"))

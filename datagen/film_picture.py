@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
-from manifests.ids import digest
+from manifests.ids import digest, draw_seed
 from manifests.media_store import MediaStore
 from manifests.planes import fit
 from manifests.spans import read_image
@@ -101,7 +101,7 @@ class FilmPicture:
         first = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         request = EditRequest(instruction=f"{row['edit_prompt']} {row['motion_prompt']}", kind="animate",
                               params={"motion_prompt": row["motion_prompt"]},
-                              seed=int(digest(self.seed, row["frame_id"], length=8), 16) % 2**31)
+                              seed=draw_seed(self.seed, row["frame_id"]))
         return self.editor.edit(np.repeat(first[None], self.num_frames, axis=0), request, first)
 
 

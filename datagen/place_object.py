@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
-from manifests.ids import digest
+from manifests.ids import draw_seed
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.schema import PAIRS
@@ -69,7 +69,7 @@ class PlaceObject:
         if not row["edit_prompt"] or not row["mask_path"]:
             raise BackendError("there is no object that was found, or nothing to do with it")
         frame, mask = read_image(row["target_path"]), read_image(row["mask_path"])[..., 0] > 127
-        seed = int(digest(self.seed, row["pair_id"], length=8), 16) % 2**31
+        seed = draw_seed(self.seed, row["pair_id"])
         scenes: tuple[np.ndarray, ...] = ()
         if self.measured:
             scenes = (out_of_focus(least_alike(frame[~mask], self._scenes(row))),)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError
-from manifests.ids import digest
+from manifests.ids import draw_seed
 from manifests.media_store import MediaStore
 from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
@@ -113,7 +113,7 @@ class PropagateEdit:
         return self.editor.edit(frames, request, first), first
 
     def _request(self, row: dict, masks: np.ndarray | None) -> EditRequest:
-        seed = int(digest(self.seed, row["frame_id"], row[self.told], length=8), 16) % 2**31
+        seed = draw_seed(self.seed, row["frame_id"], row[self.told])
         edits = [e for e in row["possible_edits"] or () if e["prompt"] == row["edit_prompt"]] if self.listed else []
         listed = edits[0] if edits else {}
         return EditRequest(instruction=row[self.told], kind=KINDS[row[self.edit]], references=references_of(listed),

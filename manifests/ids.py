@@ -31,6 +31,11 @@ def make_id(noun: str, *parts: object) -> str:
     return f"{noun[0]}-{digest(noun, *parts)}"
 
 
+def draw_seed(*parts: object) -> int:
+    """A seed of `parts`, below 2**31 as every generator takes it: of the row, not of its place in a batch."""
+    return int(digest(*parts, length=8), 16) % 2**31
+
+
 def order_key(ids: pa.Array, seed: int = 0) -> np.ndarray:
     """uint64 `(N,)`: a pseudo-random but reproducible number for each id of `make_id`.
 
