@@ -62,7 +62,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60):
+    def wait(self, script: str, seconds: float = 180):
         """The first truthy value of an expression."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -102,6 +102,7 @@ def served(studio):
 
 
 PROGRESS = "(document.querySelector('#progress textarea') || {}).value"
+ADVANCED = "[...document.querySelectorAll('button')].find(b => b.textContent.includes('Advanced'))"
 
 
 @pytest.mark.browser
@@ -110,7 +111,8 @@ def test_the_page_generates_shows_progress_and_cancels(served, tmp_path):
     with browser(tmp_path / "profile") as chromium:
         chromium.open(served)
         chromium.fill("#prompt textarea", "a red car")
-        chromium.value("[...document.querySelectorAll('button')].find(b => b.textContent.includes('Advanced')).click()")
+        chromium.wait(f"!!{ADVANCED}")  # the page comes piece by piece
+        chromium.value(f"{ADVANCED}.click()")
         for name, value in SMALL.items():
             chromium.fill(f"#set-{name} :is(input, textarea)", value)
         chromium.click("#generate")
