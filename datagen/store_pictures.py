@@ -19,7 +19,7 @@ S, F = pa.string(), pa.float64()
 MADE = tuple(
     field
     for side in ("source", "target")
-    for field in (column(f"{side}_path", S, f"absolute path or URI of the file that holds the {side}"),
+    for field in (column(f"{side}_path", S, f"path or URI of the file that holds the {side}"),
                   column(f"{side}_time_s", F, f"moment of the {side} in its film; null = the path is a picture", "s")))
 
 

@@ -61,7 +61,7 @@ MASKED = tuple(name for name, t in TRANSFORMS.items() if "segmenter" in t.needs)
 PLANNED = (
     column("source_name", S, "data set that the pair counts as in a mixture (Table 1)"),
     column("clip_id", S, "the clip that the transform works on"),
-    column("clip_path", S, "absolute path or URI of the film that holds the clip"),
+    column("clip_path", S, "path or URI of the film that holds the clip"),
     column("clip_start_s", F, "first moment of the clip in that film", "s"),
     column("clip_end_s", F, "moment after the last frame of the clip", "s"),
 )

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from . import storage
 from .columns import DROP_REASON, doc_of
 from .errors import ManifestError
+from .media_paths import to_absolute, to_relative
 from .schema import SCHEMA_VERSION, STOPS, Stop
 
 HEADER = "manifest.json"
@@ -83,6 +84,7 @@ class Manifest:
         for part in self.parts:
             filesystem, inner = storage.resolve(part)
             table = pq.read_table(inner, columns=reads or columns, filesystem=filesystem, partitioning=None)
+            table = to_absolute(table, self.path)
             if where is not None:
                 table = table.filter(where)
                 table = table if columns is None else table.select(list(columns))
@@ -97,7 +99,8 @@ class Manifest:
             filesystem, inner = storage.resolve(part)
             with pq.ParquetFile(inner, filesystem=filesystem) as file:
                 for i in range(file.num_row_groups):
-                    yield file.read_row_group(i, columns=columns).replace_schema_metadata(None)
+                    group = file.read_row_group(i, columns=columns).replace_schema_metadata(None)
+                    yield to_absolute(group, self.path)
 
     def validate(self) -> list[str]:
         """Problems in words; empty when header, parts, schema, key and counts agree."""
@@ -204,7 +207,8 @@ class ManifestWriter:
             writer = pq.ParquetWriter(stream, self.schema, compression="snappy", use_dictionary=self._repeating())
             self._open = [context, stream, writer, 0]
             self._parts.append({"file": name, "rows": 0, "bytes": 0})
-        self._open[2].write_table(waiting.slice(0, num_rows).combine_chunks())
+        group = waiting.slice(0, num_rows).combine_chunks()
+        self._open[2].write_table(to_relative(group, self.path))
         self._parts[-1]["rows"] += num_rows
         self._open[3] += 1
         if self._open[3] == GROUPS_PER_PART:

@@ -2,7 +2,8 @@
 
 These are the columns that come with the row itself. Measures are added by the ops that own
 them (`adds`), so that a reader finds the file of a column by its name and a new measure
-touches no schema.
+touches no schema. Paths of media below the output folder are stored relative to the
+manifest, all others absolute (media_paths.py); `Manifest` gives absolute ones.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ VIDEOS = Stop(
     name="videos", row="a source file, readable or not", key="video_id",
     fields=(
         column("video_id", S, "id from the relative path and the sampled content"),
-        column("path", S, "absolute path or URI of the file"),
+        column("path", S, "path or URI of the file"),
         column("relative_path", S, "path below the input folder, or as listed"),
         column("num_bytes", pa.int64(), "size of the file", "bytes"),
         *RIGHTS,
@@ -56,7 +57,7 @@ CLIPS = Stop(
     fields=(
         column("clip_id", S, "id from the video, the span and the measuring stages"),
         column("video_id", S, "the video it lies in"),
-        column("path", S, "absolute path or URI of the video"),
+        column("path", S, "path or URI of the video"),
         column("clip_index", pa.int32(), "position among the clips of the video, from 0"),
         column("num_siblings", pa.int32(), "clips of this video; fewer rows than that = incomplete"),
         column("start_s", F, "first moment, from the start of the presentation", "s"),
@@ -76,7 +77,7 @@ FRAMES = Stop(
     fields=(
         column("frame_id", S, "id from the video and the moment"),
         column("video_id", S, "the video, or image file, it comes from"),
-        column("path", S, "absolute path or URI of the file that holds it"),
+        column("path", S, "path or URI of the file that holds it"),
         column("frame_index", pa.int32(), "position among the frames of the video, from 0"),
         column("num_siblings", pa.int32(), "frames of this video; fewer rows than that = incomplete"),
         column("time_s", F, "moment of the frame; null = the file is an image", "s"),
@@ -91,7 +92,7 @@ DOCUMENTS = Stop(
     fields=(
         column("document_id", S, "id from the list and the line it stands in, or from the video"),
         column("video_id", S, "the video it was made of; null = it is no video"),
-        column("path", S, "absolute path or URI of the list, or of the video"),
+        column("path", S, "path or URI of the list, or of the video"),
         column("order", pa.list_(S), "'text' or 'image', in the order of the document"),
         column("texts", pa.list_(S), "its texts, in order"),
         column("images", pa.list_(S), "its pictures, in order: paths, or names as the list gives them"),
@@ -103,7 +104,7 @@ _SIDES = tuple(
     field
     for side in ("source", "target")
     for field in (
-        column(f"{side}_path", S, f"absolute path or URI of the file that holds the {side}; null = there is none"),
+        column(f"{side}_path", S, f"path or URI of the file that holds the {side}; null = there is none"),
         column(f"{side}_start_s", F, f"first moment of the {side}; null = it is an image", "s"),
         column(f"{side}_end_s", F, f"moment after the last frame of the {side}", "s"),
         column(f"{side}_duration_s", F, f"length of the {side}", "s"),
@@ -114,7 +115,7 @@ _SIDES = tuple(
 CONDITION = pa.struct([
     column("role", S, "reference, first_frame, middle_frame, last_frame, part, sketch, mask, pose or edited_frame"),
     column("kind", S, "image or video"),
-    column("path", S, "absolute path or URI of the file"),
+    column("path", S, "path or URI of the file"),
     column("start_s", F, "first moment; null = an image", "s"),
     column("end_s", F, "moment after the last frame", "s"),
 ])

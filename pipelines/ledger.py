@@ -20,6 +20,7 @@ from manifests import storage
 from manifests.columns import FAILED
 from manifests.ids import digest
 from manifests.manifest import ROWS_PER_GROUP
+from manifests.media_paths import to_absolute, to_relative
 
 SETTLED = b"settled"      # metadata key: the source keys that a block settles
 SOURCE_KEYS = "source-keys.parquet"  # what is to be done in all: makes "pending" countable
@@ -29,6 +30,7 @@ FILES_BEFORE_MERGE = 256  # small files are put together, so that a resume opens
 class Ledger:
     def __init__(self, folder: str, key: str, schema: pa.Schema):
         self.folder, self.key, self.schema = storage.join(folder, "work"), key, schema
+        self._manifest = folder
         self.settled: set[str] = set()
         self.counts: Counter = Counter()   # drop reason (None = accepted) of the rows so far
         self.issue = ""                    # what went wrong with one of the failed rows
@@ -76,7 +78,7 @@ class Ledger:
             self._merge()
 
     def _write(self, name: str, keys: list[str], rows: pa.Table) -> None:
-        table = rows.replace_schema_metadata({SETTLED: json.dumps(keys).encode()})
+        table = to_relative(rows, self._manifest).replace_schema_metadata({SETTLED: json.dumps(keys).encode()})
         with storage.atomic_output(storage.join(self.folder, name)) as stream:
             pq.write_table(table, stream)
 
@@ -92,7 +94,8 @@ class Ledger:
 
     def _read(self, name: str) -> pa.Table:
         filesystem, inner = storage.resolve(storage.join(self.folder, name))
-        return pq.read_table(inner, filesystem=filesystem, partitioning=None).cast(self.schema)
+        rows = pq.read_table(inner, filesystem=filesystem, partitioning=None).cast(self.schema)
+        return to_absolute(rows, self._manifest)
 
     def forget_failures(self) -> int:
         """Take failed rows out, so that they are tried again; returns how many."""

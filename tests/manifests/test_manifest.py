@@ -6,6 +6,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from manifests import manifest as module
@@ -105,3 +106,42 @@ def test_a_broken_write_leaves_no_part_behind(tmp_path):
             writer.append(rows(module.ROWS_PER_GROUP // 16))
         raise RuntimeError
     assert not list((tmp_path / "m").glob("*")) if (tmp_path / "m").exists() else True
+
+
+def condition(path: str | None) -> dict:
+    return {"role": "reference", "kind": "image", "path": path, "start_s": None, "end_s": None}
+
+
+def with_media(root: str) -> pa.Table:
+    """Media below the output folder, beside it, elsewhere and in a store; nulls and empty lists at every level."""
+    own, other = f"{root}/media/ä 1.mp4", f"{root}er/media/2.mp4"
+    table = rows(5).to_pylist()
+    for row, source, target, conditions in zip(
+            table, (own, None, "s3://bucket/a.mp4", other, own), (other, own, None, own, "/raw/v.mp4"),
+            ([condition(own), None, condition(None)], None, [], [condition("/raw/v.mp4"), condition(own)], None), strict=True):
+        row |= {"source_path": source, "target_path": target, "conditions": conditions}
+    return pa.Table.from_pylist(table, PAIRS.schema)
+
+
+def test_media_of_an_output_folder_are_stored_relative_and_found_where_it_was_moved(tmp_path):
+    old, new = tmp_path / "out", tmp_path / "elsewhere" / "new name"
+    m = write(old / "pairs" / "m", with_media(str(old)))
+    assert m.table().equals(with_media(str(old)))
+    stored = pq.read_table(old / "pairs" / "m" / "part-00000.parquet").to_pylist()
+    assert [r["source_path"] for r in stored] == ["../../media/ä 1.mp4", None, "s3://bucket/a.mp4",
+                                                  f"{old}er/media/2.mp4", "../../media/ä 1.mp4"]
+    assert [c and c["path"] for c in stored[0]["conditions"]] == ["../../media/ä 1.mp4", None, None]
+    new.parent.mkdir()
+    old.rename(new)
+    moved, expected = Manifest.open(new / "pairs" / "m"), with_media(str(new)).to_pylist()
+    expected[0]["target_path"] = expected[3]["source_path"] = f"{old}er/media/2.mp4"  # was never below the output
+    assert moved.table().to_pylist() == expected
+    assert pa.concat_tables(moved.batches(["conditions"])).to_pylist() == [{"conditions": r["conditions"]} for r in expected]
+    found = moved.table(["pair_id"], pc.field("source_path") == f"{new}/media/ä 1.mp4")
+    assert found.num_rows == 2
+
+
+def test_a_manifest_outside_the_layout_keeps_its_paths(tmp_path):
+    m = write(tmp_path / "m", with_media(str(tmp_path.parent)))
+    assert m.table().equals(with_media(str(tmp_path.parent)))
+    assert pq.read_table(m.parts[0]).replace_schema_metadata(None).equals(m.table())

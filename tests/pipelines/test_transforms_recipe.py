@@ -19,6 +19,7 @@ from manifests.mixtures import TABLE_1
 from manifests.tasks import TASKS
 from manifests.video_writer import write_video
 from pipelines.pairs.transforms import PRESETS, Config, run_steps, tell_scripts
+from tests.by_pandas import by_pandas
 from tests.datagen.moving_object import crossing
 
 
@@ -28,7 +29,7 @@ def run(config: Config) -> dict:
 
 
 def frame(manifest) -> pd.DataFrame:
-    return pd.concat(pd.read_parquet(part) for part in sorted(Path(manifest.path).glob("part-*.parquet")))
+    return by_pandas(manifest.path)
 
 
 SHOTS = (("coffee", "chelsea"), ("chelsea", "rocket"), ("rocket", "coffee"), ("retina", "chelsea"))

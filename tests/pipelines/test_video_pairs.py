@@ -20,6 +20,7 @@ import pytest
 from manifests.errors import ConfigError, InputError, RunStopped
 from manifests.messages import count_tokens
 from pipelines.pairs.video_pairs import Config, run_steps
+from tests.by_pandas import by_pandas
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def run(config: Config) -> dict:
 
 def frame(manifest) -> pd.DataFrame:
     """The table by another reader than ours."""
-    return pd.concat(pd.read_parquet(part) for part in sorted(Path(manifest.path).glob("part-*.parquet")))
+    return by_pandas(manifest.path)
 
 
 @pytest.fixture(scope="module")
