@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bernini.errors import MediaError
 from manifests.media import LIMITS, open_container
+from manifests.planes import LIMITED, MADE
 from manifests.spans import FORMATS, MAX_PIXELS
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".ts"}
@@ -143,24 +144,22 @@ def write(path: str | Path, frames: np.ndarray, fps: float, audio_from: str | Pa
 
 
 def _encode(path: Path, frames: np.ndarray, fps: float, audio_from: str | Path | None) -> None:
-    source = av.open(str(audio_from)) if audio_from else None
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt, stream.options = "yuv420p", {"crf": "8"}
-            sound = source.streams.audio[0] if source and source.streams.audio else None
-            target = container.add_stream("aac", rate=sound.rate) if sound else None
-            for frame in frames:
-                container.mux(
-                    stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-                )
-            container.mux(stream.encode())
-            if sound is not None:
-                _copy_audio(container, target, source, sound, len(frames) / fps)
-    finally:
-        if source is not None:
-            source.close()
+    with ExitStack() as stack:
+        source = stack.enter_context(open_container(str(audio_from))) if audio_from else None
+        container = stack.enter_context(av.open(str(path), "w"))
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "8"}
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = MADE.space, MADE.primaries, MADE.transfer
+        context.color_range = LIMITED
+        sound = source.streams.audio[0] if source and source.streams.audio else None
+        target = container.add_stream("aac", rate=sound.rate) if sound else None
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+        if sound is not None:
+            _copy_audio(container, target, source, sound, len(frames) / fps)
 
 
 def _copy_audio(container, target, source, sound, seconds: float) -> None:

@@ -117,7 +117,7 @@ def video2mask(job: Job) -> dict:
 def pose2video(job: Job) -> dict:
     """Skeletons on black; the target is the film."""
     seen, held = [], []
-    with job.writer() as source, job.writer() as target:
+    with job.writer(made=True) as source, job.writer() as target:
         def flush() -> None:
             for planes, poses in zip(held, job.tools.pose.estimate(stack_rgb(held)), strict=True):
                 drawn, found = draw_poses(poses, job.tools.pose.skeleton, luma(planes).shape)

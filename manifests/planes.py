@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-UNSPECIFIED, BT709, LIMITED, FULL = 2, 1, 1, 2  # codes of colour spaces, and of ranges in FFmpeg
+UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # codes of a colour space, and of ranges in FFmpeg
+OTHER_SPACES = (1, 4, 7, 9, 10)       # BT.709, FCC, SMPTE 240M, BT.2020: not BT.601, which decoders take for granted
 # Cameras that record all 256 levels: the planes' meaning in the range that the rest of the house expects.
 _LUMA_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 _CHROMA_LIMITED = np.rint(128 + (np.arange(256) - 128.0) * 224 / 255).astype(np.uint8)
+_OWN = threading.local()
 PLANAR_8BIT = {"yuv420p", "yuvj420p"}  # planes can be shrunk without a conversion of the whole frame
 
 
@@ -25,6 +29,9 @@ class Colour:
     space: int
     primaries: int
     transfer: int
+
+
+MADE = Colour(space=6, primaries=1, transfer=1)  # of planes made of RGB: BT.601's matrix, sRGB's primaries
 
 
 def fit(size: tuple[int, int], *, long_px: int | None = None, short_px: int | None = None) -> tuple[int, int]:
@@ -49,11 +56,17 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def rgb_of(planes: np.ndarray, colour: Colour | None) -> np.ndarray:
     """`(height, width, 3)` uint8 RGB of I420 planes, as a player shows them."""
-    if colour is None or colour.space != BT709:
-        return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)  # BT.601, what players take for granted
+    if colour is None or colour.space not in OTHER_SPACES:
+        return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420)
+    return _converted(planes, colour.space, "rgb24")
+
+
+def _converted(planes: np.ndarray, space: int, format: str) -> np.ndarray:
     frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-    frame.colorspace = colour.space
-    return frame.to_ndarray(format="rgb24")
+    frame.colorspace = space
+    if not hasattr(_OWN, "reformatter"):
+        _OWN.reformatter = VideoReformatter()  # keeps its tables: half the time of `to_ndarray`
+    return _OWN.reformatter.reformat(frame, format=format, threads=1).to_ndarray()
 
 
 def plane_of(image: av.VideoFrame, i: int) -> np.ndarray:
@@ -65,7 +78,10 @@ def shrink_bgr(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.
     """BGR at `size`. Planes are shrunk first where they can be."""
     if image.format.name not in PLANAR_8BIT:
         return image.reformat(*size, format="bgr24", interpolation="AREA" if smooth else "BILINEAR").to_ndarray()
-    return cv2.cvtColor(shrink_i420(image, size, smooth), cv2.COLOR_YUV2BGR_I420)
+    planes = shrink_i420(image, size, smooth)
+    if (space := int(image.colorspace)) not in OTHER_SPACES:
+        return cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
+    return _converted(planes, space, "bgr24")
 
 
 def shrink_i420(image: av.VideoFrame, size: tuple[int, int], smooth: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from . import storage
 from .errors import MediaError
 from .mp4 import index_first
-from .planes import LIMITED, Colour
+from .planes import LIMITED, MADE, Colour
 
 
 def write_video(path: str, frames: Iterable[np.ndarray], *, fps: float | Fraction, crf: int = 18) -> int:
@@ -37,7 +37,8 @@ class VideoEncoder:
     """`encode_video` frame by frame, for who writes several videos out of one pass over another.
 
     Frames are `(height, width, 3)` uint8 RGB, or `(height * 3 / 2, width)` I420 planes as `Frame.i420`
-    gives them, which `colour` explains. The file is whole when the context ends; `MediaError` when nothing
+    gives them, which `colour` explains; what is made of RGB is tagged as BT.601, because players guess by the
+    size of the picture where a film does not say. The file is whole when the context ends; `MediaError` when nothing
     was pushed.
     """
 
@@ -52,6 +53,7 @@ class VideoEncoder:
         if image.ndim == 3:
             image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
             image = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # half the time of the encoder's own conversion
+            self._colour = MADE
         if self._stream is None:
             self._begin(image.shape[1], image.shape[0] * 2 // 3)
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))

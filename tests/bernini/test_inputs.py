@@ -60,6 +60,15 @@ def test_one_frame_becomes_a_picture_whatever_the_suffix(tmp_path):
     assert path.name == "still.png" and np.array_equal(np.asarray(read_image(path)), frame[0])
 
 
+def test_a_large_generated_film_tells_players_its_colours(tmp_path):
+    red = np.full((2, 720, 64, 3), (200, 30, 30), np.uint8)
+    path = write(tmp_path / "red.mp4", red, 16)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range) == (6, 1)  # BT.601, limited: not the BT.709 that players guess
+    assert np.abs(read_frames(path, [0])[0].astype(int) - (200, 30, 30)).max() <= 4
+
+
 def test_rotated_phone_video_is_turned_upright(tmp_path, media):
     """Displays turned by 90 degrees are stored lying; the reader must give them standing."""
     path = tmp_path / "phone.mp4"

@@ -11,6 +11,7 @@ import pytest
 from manifests.errors import ConfigError, MediaError
 from manifests.media import Limits, VideoReader, probe, read_frames
 from manifests.planes import fit, shrink
+from manifests.spans import read_span
 from manifests.video_writer import write_video
 
 
@@ -136,3 +137,50 @@ def test_an_empty_video_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(MediaError, match="no frames to write"):
         write_video(str(tmp_path / "a.mp4"), [], fps=25)
     assert list(tmp_path.iterdir()) == []
+
+
+COLORS = np.array([(200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 200, 40)], np.uint8)
+MATRIX = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}  # Kr, Kb of ITU-T H.273: BT.709 and BT.601
+
+
+def film_of_colors(path, space: int) -> None:
+    """Four bars of COLORS, 80 px wide, in limited range, written by the definition of the colour space."""
+    kr, kb = MATRIX[space]
+    red, green, blue = COLORS.astype(float).T
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    numbers = 16 + luma * 219 / 255, 128 + (blue - luma) / (2 - 2 * kb) * 224 / 255, 128 + (red - luma) / (2 - 2 * kr) * 224 / 255
+    planes = [np.tile(np.repeat(n.round().astype(np.uint8), width), (height, 1)).ravel()
+              for n, width, height in zip(numbers, (80, 40, 40), (96, 48, 48), strict=True)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 320, 96, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = space, 1
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.concatenate(planes).reshape(144, 320), format="yuv420p")))
+        container.mux(stream.encode(None))
+
+
+def bars(image: np.ndarray) -> np.ndarray:
+    """The colours in the middle of the bars."""
+    height, width = image.shape[:2]
+    return image[height // 2, [width * (2 * i + 1) // 8 for i in range(4)]].astype(int)
+
+
+@pytest.mark.parametrize("space", [1, 6])
+def test_colours_are_those_of_the_films_colour_space_at_every_size(tmp_path, space):
+    film_of_colors(tmp_path / "film.mp4", space)
+    path = str(tmp_path / "film.mp4")
+    for image in (read_frames(path, [0.0])[0], read_frames(path, [0.0], long_px=100)[0],
+                  next(read_span(path, 0, 1)), next(read_span(path, 0, 1, short_px=48))):
+        assert np.abs(bars(image) - COLORS).max() <= 3  # rounding to limited range and crf 1; the wrong matrix is off by 29
+
+
+@pytest.mark.parametrize("size", [(320, 96), (1280, 720)])
+def test_players_are_told_the_colours_of_a_made_film(tmp_path, size):
+    """Without a tag they take large pictures for BT.709. PyAV's own conversion honours the tag."""
+    image = np.repeat(COLORS[None], size[0] // 4, axis=1).repeat(size[1], axis=0)
+    write_video(str(tmp_path / "made.mp4"), [image] * 3, fps=16, crf=1)
+    with av.open(str(tmp_path / "made.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range) == (6, 1)
+        assert np.abs(bars(frame.to_ndarray(format="rgb24")) - COLORS).max() <= 4

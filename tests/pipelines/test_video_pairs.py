@@ -183,6 +183,7 @@ def tree(out) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_killed_at_random_moments_and_resumed_it_ends_the_same(film, tmp_path, engine):
     """SIGKILL of the driver at ten random moments (each run is killed until one gets through)."""
