@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from manifests.errors import MediaError
-from manifests.media import read_frames
-from manifests.spans import read_picture
+from manifests.spans import read_frames, read_picture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from manifests.columns import ISSUES
 from manifests.errors import BerniniError
-from manifests.media import probe, read_frames
+from manifests.media import probe
+from manifests.spans import read_frames
 from manifests.video_writer import write_video
 
 from . import ANNOTATORS

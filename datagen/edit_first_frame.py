@@ -13,8 +13,8 @@ import pyarrow as pa
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError, MediaError
 from manifests.ids import draw_seed
-from manifests.media import read_frames
 from manifests.media_store import MediaStore
+from manifests.spans import read_frames
 
 from .backends import EditRequest, open_backend
 from .edit_picture import changed_mask

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.columns import column, map_rows
-from manifests.media import read_frames
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.planes import fit, shrink
 from manifests.schema import PAIRS
+from manifests.spans import read_frames
 
 from .backends import open_backend
 

@@ -11,7 +11,7 @@ Times are seconds from the start of the presentation, as players and `ffmpeg -ss
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,12 +20,11 @@ import cv2
 import numpy as np
 
 from . import storage
-from .errors import ConfigError, MediaError
+from .errors import MediaError
 from .planes import (
     PLANAR_8BIT,
     UNSPECIFIED,
     Colour,
-    fit,
     plane_of,
     shrink,
     shrink_bgr,
@@ -275,40 +274,6 @@ class VideoReader:
         if (p.duration_s or 0) > limits.max_duration_s:
             raise MediaError(f"{self.path} lasts {p.duration_s:.0f} s; more than {limits.max_duration_s:g} s "
                              "are not read: split it first")
-
-
-def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, decoder: str = "pyav") -> np.ndarray:
-    """`(N, height, width, 3)` uint8 RGB: for each time the frame that is on screen then.
-
-    `times_s` ascending, in seconds of presentation. One pass from the key frame before the
-    first one. `decoder` is "pyav" or "torchcodec" (exact mode; needs torchcodec and FFmpeg).
-    Raises `MediaError` when the video ends before the first time.
-    """
-    if decoder == "torchcodec":
-        from .media_torchcodec import read_frames_torchcodec
-
-        return read_frames_torchcodec(path, times_s, long_px=long_px)
-    if decoder != "pyav":
-        raise ConfigError(f"no decoder {decoder!r}; known: pyav, torchcodec")
-    wanted, images, held = list(times_s), [], None
-
-    def small() -> np.ndarray:  # only frames that are asked for are converted
-        return held.bgr(fit(held.shown_size, long_px=long_px))[..., ::-1]
-
-    with VideoReader(path) as reader:
-        if wanted and wanted[0] > 1.0:
-            reader.seek(wanted[0])
-        for frame in reader:
-            while wanted and held is not None and frame.time_s > wanted[0] + 1e-6:
-                images.append(small())
-                wanted.pop(0)
-            if not wanted:
-                break
-            held = frame
-        if held is None:
-            raise MediaError(f"no frame could be decoded from {path}")
-        images += [small()] * len(wanted)
-        return np.stack(images) if images else np.empty((0, *small().shape), np.uint8)
 
 
 def _lacks_index(path: str) -> bool:

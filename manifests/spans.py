@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from . import storage
-from .errors import MediaError
-from .media import Frame, VideoReader, read_frames
+from .errors import ConfigError, MediaError
+from .media import Frame, VideoReader
 from .planes import fit
 
 EPSILON_S = 1e-4
@@ -86,11 +86,39 @@ def read_numbered(path: str, start_s: float, end_s: float, numbers: Iterable[int
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
     end = np.ascontiguousarray(last.rgb()) if len(found) < len(wanted) else None
     return {number: found.get(number, end) for number in sorted(wanted)}
-def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame | None]:
-    """For each ascending time the frame on screen then, `None` behind the end; long gaps are skipped. One pass."""
-    waiting, held = deque(times_s), None
+
+
+def read_frames(path: str, times_s: Sequence[float], *, long_px: int = 480, decoder: str = "pyav") -> np.ndarray:
+    """`(N, height, width, 3)` uint8 RGB: for each ascending time the frame that is on screen then.
+
+    Seconds of presentation; a time after the end gives the last frame. `decoder` is "pyav" or "torchcodec"
+    (exact mode; needs torchcodec and FFmpeg). Raises `MediaError` when no frame can be decoded.
+    """
+    if decoder == "torchcodec":
+        from .media_torchcodec import read_frames_torchcodec
+
+        return read_frames_torchcodec(path, times_s, long_px=long_px)
+    if decoder != "pyav":
+        raise ConfigError(f"no decoder {decoder!r}; known: pyav, torchcodec")
+    images, seen, image = [], None, None
+    with VideoReader(path) as reader:
+        for frame in frames_at(reader, times_s, repeat_last=True):
+            if frame is None:
+                raise MediaError(f"no frame could be decoded from {path}")
+            if frame is not seen:  # only frames that are asked for are converted, each once
+                seen, image = frame, frame.bgr(fit(frame.shown_size, long_px=long_px))[..., ::-1]
+            images.append(image)
+    return np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8)
+
+
+def frames_at(reader: VideoReader, times_s: Sequence[float], *, repeat_last: bool = False) -> Iterator[Frame | None]:
+    """For each ascending time the frame on screen then; long gaps are skipped. One pass.
+
+    A second behind the last frame it is `None`, or with `repeat_last` that frame.
+    """
+    waiting, held, last, now_s = deque(times_s), None, None, 0.0
     while waiting:
-        if waiting[0] > SEEK_GAP_S:
+        if waiting[0] - now_s > SEEK_GAP_S:
             reader.seek(waiting[0])
         held, jump = None, False
         for frame in reader:
@@ -99,13 +127,14 @@ def frames_at(reader: VideoReader, times_s: Sequence[float]) -> Iterator[Frame |
                 waiting.popleft()
                 # Looked at only after a frame was found: a seek may land far before its aim.
                 jump = bool(waiting) and waiting[0] - frame.time_s > SEEK_GAP_S
-            held = frame
+            held = last = frame
             if jump or not waiting:
                 break
         if not jump:
             break
+        now_s = frame.time_s
     for time in waiting:
-        yield held if held is not None and time - held.time_s < 1.0 else None
+        yield last if last is not None and (repeat_last or time - last.time_s < 1.0) else None
 
 
 def _inside(path: str, start_s: float, end_s: float) -> Iterator:

@@ -20,11 +20,11 @@ import pyarrow as pa
 from manifests import storage
 from manifests.columns import map_rows
 from manifests.errors import InputError, MediaError
-from manifests.media import probe, read_frames
+from manifests.media import probe
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.schema import PAIRS
-from manifests.spans import read_span
+from manifests.spans import read_frames, read_span
 
 from .entries import Entry, base_of, find_tables, inside, records
 

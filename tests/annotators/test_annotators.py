@@ -16,7 +16,7 @@ from annotators.judge import JudgeEdit
 from annotators.swap_prompt import RewriteSwapped
 from manifests.columns import ISSUES, set_column
 from manifests.errors import ConfigError
-from manifests.media import read_frames
+from manifests.spans import read_frames
 from manifests.video_writer import write_video
 
 from .chat_server import chat_server

@@ -49,7 +49,7 @@ def test_every_annotator_gets_valid_rows(name, rows, vllm_url, tmp_path):
 
 def test_the_model_really_sees_the_pictures(vllm_url, photo_film):
     from annotators.pictures import encode_jpeg
-    from manifests.media import read_frames
+    from manifests.spans import read_frames
 
     schema = obj(a=whole(0, 99))
     pictures = [encode_jpeg(image, 90) for image in read_frames(photo_film, [0.5, 5.5])]

@@ -48,7 +48,7 @@ def test_the_same_face_is_nearer_in_other_light_than_another_face(portrait, medi
     own = embed.faces(portrait)[0].embedding
     darker = np.clip(portrait * 0.7, 0, 255).astype(np.uint8)
     smaller = cv2.resize(portrait, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
-    from manifests.media import read_frames
+    from manifests.spans import read_frames
 
     again = [float(own @ embed.faces(p)[0].embedding) for p in (darker, smaller)]
     others = []

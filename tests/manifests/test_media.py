@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from manifests.errors import ConfigError, MediaError
-from manifests.media import Limits, VideoReader, probe, read_frames
+from manifests.media import Limits, VideoReader, probe
 from manifests.planes import fit, shrink
-from manifests.spans import read_span
+from manifests.spans import read_frames, read_span
 from manifests.video_writer import write_video
 
 

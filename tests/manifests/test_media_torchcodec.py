@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from manifests.errors import MediaError
-from manifests.media import read_frames
+from manifests.spans import read_frames
 
 
 def need_torchcodec():

@@ -12,9 +12,8 @@ import pytest
 
 from datagen.person_pairs import Identities, borders_of, grouped, match_group
 from manifests.errors import ConfigError
-from manifests.media import read_frames
 from manifests.schema import SAMPLES
-from manifests.spans import read_image
+from manifests.spans import read_frames, read_image
 from pipelines.pairs.person_r2v import Config, over_cap, run_steps, with_group
 
 
