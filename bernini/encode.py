@@ -11,36 +11,32 @@ frames at 16 fps, at most the first 97; the vision tower sees at most 12 frames 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bernini.encoder_parts import LATENT, PART_OF, TEXT, VIT, fingerprints, part
 from bernini.geometry import fit_size, latent_frames, renderer_frames, vision_frames
 from bernini.layouts import ModelFolder
 from bernini.memory import MemorySettings
-from bernini.planner.model import RoundedVisionRotary, new_keys
+from bernini.planner.model import RoundedVisionRotary
 from bernini.prompts import clean_prompt, planner_system_prompt
 from bernini.text import MAX_TOKENS, positive_text
 from bernini.vae import resize
 from bernini.vision import MAX_PIXELS, MIN_PIXELS, Eye
-from bernini.weights import Part
 from manifests.errors import BackendError, ConfigError
 from manifests.media import probe
 from manifests.messages import MAX_FRAMES, TRAINER_FPS
 from manifests.samples import SampleMedia, read_messages
 from manifests.spans import image_size, read_image, read_numbered, span_times
 
-LATENT, VIT, TEXT = "latent", "vit", "text"
 STAGE_NEEDS = {"I": (VIT,), "II": (LATENT, TEXT), "III": (LATENT, VIT, TEXT)}
-PART_OF = {LATENT: "vae", VIT: "vision", TEXT: "text"}
 TEXTS_HELD = 4096  # embeddings kept in memory by one encoder
 
 
@@ -273,52 +269,3 @@ def _check_finite(sample: EncodedSample) -> None:
     for name, tensor in tensors.items():
         if tensor is not None and not torch.isfinite(tensor).all():
             raise BackendError(f"the {name} is not finite (NaN or infinite)")
-
-
-def part(model: ModelFolder, name: str) -> Part:
-    """A part of the model; "vision" is the planner's vision tower alone, so that its language model is not read."""
-    if name != "vision":
-        return model.part(name)
-    planner = model.part("planner")
-    names = {new: key for key, new in new_keys(planner.entries).items()}
-    prefix = "mllm.model.visual."
-    entries = {new.removeprefix(prefix): planner.entries[key] for new, key in names.items() if new.startswith(prefix)}
-    return replace(planner, name="vision", config=planner.config["mllm"], entries=entries, make=_make_vision,
-                   rename=None)
-
-
-def _make_vision(config: dict):
-    from transformers import Qwen2_5_VLConfig
-    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
-
-    return Qwen2_5_VisionTransformerPretrainedModel._from_config(Qwen2_5_VLConfig(**config).vision_config)
-
-
-def fingerprints(model: ModelFolder, needs: tuple[str, ...]) -> dict[str, str]:
-    """`{"vae": hash, "vision": hash, "text": hash}` of the encoders that these features need."""
-    return {PART_OF[need]: fingerprint(part(model, PART_OF[need])) for need in needs}
-
-
-def fingerprint(stored: Part) -> str:
-    """Hash of a part's configuration and of the first row of every tensor: training moves them all.
-
-    Reads little, so that a text encoder of 27 GB costs a second. The same weights in another dtype
-    are another encoder: they give other bits.
-    """
-    from safetensors import safe_open
-
-    digest = hashlib.blake2b(digest_size=8)
-    config = {k: v for k, v in stored.config.items() if not k.startswith("_") and k != "transformers_version"}
-    if stored.name == "vision":
-        config = config["vision_config"]
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name in sorted(stored.entries):
-        entry = stored.entries[name]
-        with safe_open(entry.file, framework="pt") as file:
-            view = file.get_slice(entry.key)
-            values = view[:1] if entry.shape else file.get_tensor(entry.key)
-        values = values.flatten()[:4096].contiguous()
-        digest.update(f"{name} {list(entry.shape)} {entry.dtype}".encode())
-        digest.update(values.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-

@@ -27,8 +27,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from bernini.encode import Encoders, EncodeSettings, fingerprints, part, prompt_of
+from bernini.encode import Encoders, EncodeSettings, prompt_of
 from bernini.encode_samples import bits
+from bernini.encoder_parts import fingerprints, part
 from bernini.layouts import ModelFolder, open_model
 from bernini.text import positive_text
 from bernini.train.dataset import Encoded, write_index

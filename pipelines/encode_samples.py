@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from bernini.encode import EncodeSettings, fingerprints
+from bernini.encode import EncodeSettings
+from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
 from bernini.train.dataset import write_index
 from filters.rules import Rule

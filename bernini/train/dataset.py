@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from bernini.encode import PART_OF, EncodedSample, Encoders, visual_costs
+from bernini.encode import EncodedSample, Encoders, visual_costs
+from bernini.encoder_parts import PART_OF
 from bernini.train.cost import ExampleTokens, VisualTokens
 from bernini.train.example import Example, Part, Visual
 from manifests import storage

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bernini.encode import fingerprints
+from bernini.encoder_parts import fingerprints
 from bernini.layouts import ModelFolder, open_model
 from bernini.memory import available
 from bernini.renderer.attention import kernel

@@ -13,8 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'models': pip install 'bernini[models]'")
 
-from bernini.encode import Encoders, EncodeSettings, fingerprints, visual_costs  # noqa: E402
+from bernini.encode import Encoders, EncodeSettings, visual_costs  # noqa: E402
 from bernini.encode_samples import EncodeSamples  # noqa: E402
+from bernini.encoder_parts import fingerprints  # noqa: E402
 from bernini.layouts import open_model  # noqa: E402
 from bernini.train.dataset import Dataset  # noqa: E402
 from manifests.errors import BackendError, ManifestError  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bernini.encode import fingerprints
+from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
 from bernini.weights import read_tensors
 from tests.bernini.train.latents import write_latents

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bernini.encode import fingerprints
+from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
 from bernini.preprocessed_form import FORM, Scale
 from bernini.train.dataset import Dataset
