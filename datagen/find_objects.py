@@ -70,8 +70,9 @@ class FindObjects:
         return ("path", "start_s", "end_s", *(("objects",) if phrased else ())), cls.adds
 
     @classmethod
-    def owners(cls, segmenter: str = "classical", **_: object) -> dict[str, dict]:
-        return {f.name: {"op": "datagen.find_objects:FindObjects", "backend": segmenter} for f in cls.adds}
+    def owners(cls, segmenter: str = "classical", options: dict | None = None, **_: object) -> dict[str, dict]:
+        by = {"op": "datagen.find_objects:FindObjects", "backend": segmenter, **(options or {})}
+        return {field.name: by for field in cls.adds}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return map_rows(table, self, self._find)

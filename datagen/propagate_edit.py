@@ -66,10 +66,10 @@ class PropagateEdit:
                 *(("possible_edits", "edit_prompt") if listed else ())), cls.adds
 
     @classmethod
-    def owners(cls, backend: str = "classical", options: dict | None = None, inpainter: str = "", **_: object,
-               ) -> dict[str, dict]:
-        by = {"op": "datagen.propagate_edit:PropagateEdit", "backend": backend, "inpainter": inpainter,
-              **(options or {})}
+    def owners(cls, backend: str = "classical", options: dict | None = None, inpainter: str = "",
+               inpainter_options: dict | None = None, **_: object) -> dict[str, dict]:
+        by = {"op": "datagen.propagate_edit:PropagateEdit", "backend": backend, **(options or {}),
+              "inpainter": {"backend": inpainter, **(inpainter_options or {})} if inpainter else None}
         return {field.name: by for field in cls.adds}
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -68,8 +68,11 @@ class RenderMotion:
         self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     @classmethod
-    def owners(cls, pose: str = "", editor: str = "", **_: object) -> dict[str, dict]:
-        by = {"op": "datagen.render_motion:RenderMotion", "pose": pose or "silhouette", "editor": editor}
+    def owners(cls, pose: str = "", pose_options: dict | None = None, editor: str = "",
+               editor_options: dict | None = None, **_: object) -> dict[str, dict]:
+        by = {"op": "datagen.render_motion:RenderMotion",
+              "pose": {"backend": pose, **(pose_options or {})} if pose else "silhouette",
+              "editor": {"backend": editor, **(editor_options or {})} if editor else None}
         return {field.name: by for field in cls.adds}
 
     def __call__(self, table: pa.Table) -> pa.Table:
