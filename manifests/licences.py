@@ -32,25 +32,29 @@ POLICIES = {
 }
 
 # Words of a licence (after folding to lower case and blanks) -> SPDX identifier; the first that fits counts.
-_KNOWN = (
-    (r"\bcc ?0\b|publicdomain zero|public domain dedication", "CC0-1.0"),
-    (r"public ?domain|\bpdm\b|no known copyright", "PDM-1.0"),
-    (r"\bapache( licen[sc]e)?( version)? ?2(\.0)?\b|\bapache\b", "Apache-2.0"),
-    (r"\bmit\b", "MIT"),
-    (r"\bbsd 2\b", "BSD-2-Clause"),
-    (r"\bbsd( 3)?\b", "BSD-3-Clause"),
-    (r"\bodc by\b", "ODC-By-1.0"),
-    (r"\bodbl\b", "ODbL-1.0"),
-    (r"\bcdla permissive( 2(\.0)?)?\b", "CDLA-Permissive-2.0"),
-    (r"\bpexels\b", "LicenseRef-Pexels"),
-    (r"\bpixabay\b", "LicenseRef-Pixabay"),
-    (r"\bunsplash\b", "LicenseRef-Unsplash"),
-)
-_RESEARCH = re.compile(r"non ?commercial|research (purposes? )?only|academic|not for commercial|research use")
-_DENIED = re.compile(r"\b(not|except|all rights reserved|proprietary)\b")  # says something that needs a reader
-_MAX_WORDS = 10  # a name of a licence is short; a paragraph that mentions one is not understood
-_NO_DERIVATIVES = re.compile(r"no ?deriv|without modification")
-_CC = re.compile(r"\b(?:cc|creative ?commons|licenses) ?(by(?: (?:nc|nd|sa))*)(?: (\d\.\d))?")
+_KNOWN = tuple((re.compile(rf"\b(?:{pattern})\b"), spdx) for pattern, spdx in (
+    (r"cc ?0|cc zero|creative ?commons zero|publicdomain zero|public ?domain dedication", "CC0-1.0"),
+    (r"public ?domain(?: mark)?|pdm|no known copyright(?: restrictions)?", "PDM-1.0"),
+    (r"apache", "Apache-2.0"),
+    (r"mit", "MIT"),
+    (r"bsd 2(?: clause)?", "BSD-2-Clause"),
+    (r"bsd(?: 3)?(?: clause)?", "BSD-3-Clause"),
+    (r"odc by", "ODC-By-1.0"),
+    (r"odbl", "ODbL-1.0"),
+    (r"cdla permissive", "CDLA-Permissive-2.0"),
+    (r"pexels", "LicenseRef-Pexels"),
+    (r"pixabay", "LicenseRef-Pixabay"),
+    (r"unsplash", "LicenseRef-Unsplash"),
+))
+_RESEARCH = re.compile(r"\b(?:nc|not for commercial(?: purposes?| use)?|(?:for )?(?:research|academic)"
+                       r"(?: (?:and|or) (?:research|academic|education(?:al)?))?(?: purposes?| use| usage)*(?: only)?)\b")
+_NO_DERIVATIVES = re.compile(r"\bnd\b|\bwithout modifications?\b")
+_CC = re.compile(r"\b(?:cc|creative ?commons|licenses) ?(by(?: (?:nc|nd|sa))*)\b(?: (\d\.\d))?")
+# What may stand beside a licence's name without changing it. Any other word needs a reader: "only", "except", a name.
+_HARMLESS = re.compile(
+    r"\b(?:via wikimedia commons|https?|www|creativecommons\.org|opensource\.org|licen[sc]e[sd]?|public|legalcode|deed|"
+    r"en|the|an?|this|is|under|and|or|of|terms|see|international|unported|generic|universal|version|v|sa|content|new|"
+    r"revised|simplified|expat|database|igo|us|uk|de|fr|es|it|nl|au|ca|br|jp|at|ch|pl|pt|se)\b|\b\d+(?:\.\d+)*\b|\.")
 
 
 @dataclass(frozen=True)
@@ -64,20 +68,22 @@ class Licence:
 @lru_cache(maxsize=4096)
 def classify(text: str | None) -> Licence:
     words = _fold(text)
-    if not words:
+    named = list(_CC.finditer(words))
+    known = next((spdx for pattern, spdx in _KNOWN if pattern.search(words)), None)
+    if not _is_understood(words):
         return Licence(None, UNKNOWN)
-    limited = (bool(_RESEARCH.search(words)), bool(_NO_DERIVATIVES.search(words)))
-    if found := list(_CC.finditer(words)):  # of several the strictest parts count
-        parts = {part for match in found for part in match[1].split()}
-        names = ["-".join(["CC", *(p.upper() for p in match[1].split()), *filter(None, [match[2]])]) for match in found]
-        return Licence(" AND ".join(dict.fromkeys(names)), _rights(limited[0] or "nc" in parts,
-                                                                   limited[1] or "nd" in parts))
-    if any(limited):
-        return Licence(None, _rights(*limited))
-    if _DENIED.search(words) or len(words.split()) > _MAX_WORDS:
-        return Licence(None, UNKNOWN)
-    spdx = next((spdx for pattern, spdx in _KNOWN if re.search(pattern, words)), None)
-    return Licence(spdx, OPEN if spdx else UNKNOWN)
+    rights = _rights(bool(_RESEARCH.search(words)), bool(_NO_DERIVATIVES.search(words)))
+    if named:  # of several the strictest parts count
+        names = ["-".join(["CC", *(p.upper() for p in match[1].split()), *filter(None, [match[2]])]) for match in named]
+        return Licence(" AND ".join(dict.fromkeys(names)), rights)
+    return Licence(known, rights if known or rights != OPEN else UNKNOWN)
+
+
+def _is_understood(words: str) -> bool:
+    """Whether nothing is left of the words without what is known and what is harmless."""
+    for pattern in (_CC, *(p for p, _ in _KNOWN), _RESEARCH, _NO_DERIVATIVES, _HARMLESS):
+        words = pattern.sub(" ", words)
+    return not words.strip()
 
 
 def allowed(policy: str) -> tuple[str, ...]:
@@ -88,13 +94,14 @@ def allowed(policy: str) -> tuple[str, ...]:
 
 
 def _fold(text: str | None) -> str:
-    """Lower case, blanks for all but letters, digits and the points of version numbers."""
+    """Lower case, blanks for all but letters, digits and points, one spelling for the parts of CC licences."""
     folded = re.sub(r"[^a-z0-9.]+", " ", (text or "").lower())
-    folded = re.sub(r"\b(attribution)\b", "by", folded)
-    folded = re.sub(r"\bnon ?commercial\b(?= no|$| \d| share)", "nc", folded) if "by" in folded else folded
-    folded = re.sub(r"\bno ?deriv(?:ative)?s?\b", "nd", folded) if "by" in folded else folded
-    folded = re.sub(r"\bshare ?alike\b", "sa", folded)
-    return re.sub(r"\s+", " ", folded).strip()
+    for pattern, short in ((r"attribution", "by"), (r"non ?commercial(?: (?:use|purposes?))?(?: only)?", "nc"),
+                           (r"no ?deriv(?:ative)?s?(?: works?)?", "nd"), (r"share ?alike", "sa")):
+        folded = re.sub(rf"\b{pattern}\b", short, folded)
+    apart = re.sub(r"\b(cc)?(by)((?:nc|nd|sa)*)\b", lambda m: " ".join([m[1] or "", m[2], *re.findall("..", m[3])]),
+                   folded)  # "ccbync"
+    return re.sub(r"\s+", " ", apart).strip()
 
 
 def _rights(non_commercial: bool, no_derivatives: bool) -> str:
