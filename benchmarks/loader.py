@@ -27,7 +27,7 @@ import torch
 from bernini.flow import TRAINING_SHIFT, index_range
 from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset, write_index
-from bernini.train.draws import EXPERTS, DrawSettings, logit_normal_cdf, mode_inverse, noise_level, quantile
+from bernini.train.draws import DrawSettings, logit_normal_cdf, mode_inverse, noise_level, quantile
 from bernini.train.loader import Loader, LoaderConfig
 from bernini.train.packing import Item, improve, longest_first, num_rounds, pack
 from manifests.features import Feature, FeatureReader, write_features, write_text
@@ -273,12 +273,14 @@ def small_latents(folder: Path, num: int) -> Manifest:
 
 # Timesteps
 
+EXPERTS = {"high": (0.875, 1.0), "low": (0.0, 0.875)}  # sigmas, of the released weights
+
 
 def timesteps(num: int) -> list[str]:
     lines = ["| task, expert | KS, inverse CDF | KS, rejection | limit (99.9 %) | µs a draw, inverse "
              "| µs a draw, rejection |", "|" + "---|" * 6]
     for task, expert in (("t2i", "high"), ("t2i", "low"), ("v2v", "high"), ("v2v", "low")):
-        settings = DrawSettings(recipe="released", expert=expert)
+        settings = DrawSettings(recipe="released", interval=EXPERTS[expert])
         noise_level(settings, task, 0.5)
         started = time.perf_counter()
         p = np.random.default_rng(0).random(num)

@@ -30,14 +30,17 @@ def convert(
         raise CheckpointError("a full model needs a planner; give --planner with a folder of the full layout")
     if layout in ("full", "experts") and "low" not in model.parts:
         raise CheckpointError(f"{model.path} has one expert; only --to diffusers can hold it")
-    output.mkdir(parents=True, exist_ok=True)
     kind = DTYPES[dtype]
-    if layout == "diffusers":
-        _to_diffusers(model, output, kind)
-    elif layout == "experts":
-        _to_experts(model, output, kind)
-    else:
-        _to_full(model, giver, output, kind)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if layout == "diffusers":
+            _to_diffusers(model, output, kind)
+        elif layout == "experts":
+            _to_experts(model, output, kind)
+        else:
+            _to_full(model, giver, output, kind)
+    except OSError as error:
+        raise CheckpointError(f"{output} could not be written ({error}); free some space and delete it first") from None
 
 
 def _named(entries: Entries, prefix: str, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:

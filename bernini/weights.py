@@ -183,6 +183,7 @@ def save_sharded(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, stem: str, shard_bytes: int = 5 * 10**9
 ) -> None:
     """Writes tensors as they come into shards with an index, or one file when one is enough."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,10 @@ def save_sharded(
 
     def flush() -> None:
         file = folder / f"{stem}-{len(written) + 1:05d}.safetensors"
-        save_file(held, file, metadata={"format": "pt"})
+        try:
+            save_file(held, file, metadata={"format": "pt"})
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(f"{file}: {error}") from None
         written.append((file, list(held)))
         held.clear()
 

@@ -46,8 +46,8 @@ _KNOWN = tuple((re.compile(rf"\b(?:{pattern})\b"), spdx) for pattern, spdx in (
     (r"pixabay", "LicenseRef-Pixabay"),
     (r"unsplash", "LicenseRef-Unsplash"),
 ))
-_RESEARCH = re.compile(r"\b(?:nc|not for commercial(?: purposes?| use)?|(?:for )?(?:research|academic)"
-                       r"(?: (?:and|or) (?:research|academic|education(?:al)?))?(?: purposes?| use| usage)*(?: only)?)\b")
+_RESEARCH = re.compile(r"\b(?:nc|not for commercial(?: purposes?| use)?|(?:for )?(?:research|academic)(?: (?:and|or) "
+                       r"(?:research|academic|education(?:al)?))?(?: purposes?| use| usage)*(?: only)?)\b")
 _NO_DERIVATIVES = re.compile(r"\bnd\b|\bwithout modifications?\b")
 _CC = re.compile(r"\b(?:cc|creative ?commons|licenses) ?(by(?: (?:nc|nd|sa))*)\b(?: (\d\.\d))?")
 # What may stand beside a licence's name without changing it. Any other word needs a reader: "only", "except", a name.

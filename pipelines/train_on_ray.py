@@ -33,9 +33,13 @@ def launch(config) -> None:
 
     connect()
     output = Path(config.output).resolve()
+
+    def found(path: str) -> str:  # workers begin elsewhere
+        return str(Path(path).resolve()) if path and Path(path).exists() else path
+
     absolute = asdict(config) | {
-        "ray": 0, "output": str(output), "model": str(Path(config.model).resolve()) if Path(config.model).exists() else
-        config.model, "data": tuple(str(Path(d).resolve()) if Path(d).exists() else d for d in config.data)}
+        "ray": 0, "output": str(output), "data": tuple(map(found, config.data)),
+        **{name: found(getattr(config, name)) for name in ("model", "base", "sample_cases")}}
     trainer = TorchTrainer(
         work, train_loop_config=absolute,
         scaling_config=ScalingConfig(num_workers=config.ray, use_gpu=torch.cuda.is_available()),

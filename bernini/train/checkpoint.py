@@ -55,11 +55,18 @@ class Saved:
         with _quiet():
             dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Whole shape of every tensor by name."""
+        return {name: tuple(meta.size) for name, meta in self._stored().items()}
+
+    def _stored(self) -> dict:
+        with _quiet():
+            return HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+
     def whole(self, prefix: str) -> dict[str, Tensor]:
         """All tensors whose names begin with `prefix`, without it, joined from all shards, on the CPU."""
-        with _quiet():
-            stored = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
-        tensors = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in stored.items() if n.startswith(prefix)}
+        tensors = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in self._stored().items()
+                   if n.startswith(prefix)}  # fmt: skip
         self.load_into(tensors)
         return {n.removeprefix(prefix): t for n, t in tensors.items()}
 
@@ -111,10 +118,16 @@ class Checkpoints:
                 shutil.rmtree(final)
             os.replace(aside, final)
             _flush(self.folder)
-            for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-                shutil.rmtree(old)
+            self._trim(step)
         self.world.wait()
         return final
+
+    def _trim(self, step: int) -> None:
+        """What is numbered above the step just written was passed over as broken: it must not push that one out."""
+        folders = sorted(self.folder.glob("step-*"))
+        above = [f for f in folders if f.name > f"step-{step:08d}"]
+        for old in [*above, *folders[: len(folders) - len(above)][: -self.keep]]:
+            shutil.rmtree(old)
 
     def _write(self, aside: Path, step: int, tensors: dict[str, Tensor], own: dict, config: dict) -> None:
         if self.world.is_first:
@@ -147,11 +160,13 @@ class Checkpoints:
 def broken(folder: Path) -> str | None:
     """What is wrong with a checkpoint, None when every file is there, of its size and checksum."""
     try:
-        files = json.loads((folder / INDEX).read_text())["files"]
+        index = json.loads((folder / INDEX).read_text())
+        files = {str(name): (int(size), int(total)) for name, (size, total) in index["files"].items()}
+        int(index["step"]), dict(index["config"])
     except FileNotFoundError:
         return f"{INDEX} is missing"
-    except (json.JSONDecodeError, KeyError, OSError) as error:
-        return f"{INDEX} cannot be read: {error}"
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:  # a damaged file may say anything
+        return f"{INDEX} cannot be read: {type(error).__name__} {error}"
     for name, (size, total) in files.items():
         file = folder / name
         if not file.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,6 +94,7 @@ def run(config: TrainConfig) -> None:
 
 def dry_run(what, world) -> None:
     """Prints stage, modules, mixture in tokens; trains nothing."""
+    from bernini.train.sequence import LAST
     from bernini.train.start import modules, open_loader
 
     config = what.config
@@ -104,7 +106,7 @@ def dry_run(what, world) -> None:
     for name, low, high in what.experts:
         print(f"expert {name}: noise levels {low:g} to {high:g}")
     print("\n" + trained_table(modules(what)) + "\n")
-    for progress in (0.0, 1.0) if config.mixture == "IIa" else (0.0,):
+    for progress in (0.0, LAST) if config.mixture == "IIa" else (0.0,):
         print(mixture_table(loader, progress, config))
 
 
@@ -119,6 +121,9 @@ def mixture_table(loader, progress: float, config: TrainConfig) -> str:
         lines.append(f"{r['source_name']:<28} {r['task']:<14} {r['samples']:>10,} {r['weight']:>7.1%} "
                      f"{r['token_share']:>7.1%} {r['flop_share']:>7.1%} {r['mean_tokens']:>13,.0f} "
                      f"{total * r['token_share']:>14.3g}")  # fmt: skip
+        if r["too_long"]:
+            lines.append(f"  {r['too_long']:.0%} of {r['source_name']} have more than {config.tokens:,} tokens and "
+                         "will be skipped: raise --tokens, or encode with a smaller --max-size or --max-frames")
     return "\n".join(lines) + "\n"
 
 
@@ -136,7 +141,20 @@ def export_newest(config: TrainConfig) -> Path:
     saved = Checkpoints(Path(config.output), config.keep, World()).newest()
     if saved is None:
         raise CheckpointError(f"{config.output} holds no checkpoint; train first, or name the --output of a run")
+    if saved.index["config"]["planner"] and config.export != "full":
+        raise ConfigError(f"--export {config.export} has no place for the planner that {config.output} trained; give "
+                          "--export full")  # fmt: skip
     folder = Path(config.output) / f"export-{config.export}"
-    export(saved, open_model(config.model, config.base), folder, config.export)
+    aside = folder.with_name(f".aside-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        export(saved, open_model(config.model, config.base), aside, config.export)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.replace(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} could not be written ({error}); the checkpoint is intact: free some space and "
+                              "run the same command with --export-only") from None  # fmt: skip
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"step {saved.step} exported to {folder}; try: bernini generate --model {folder} ...")
     return folder

@@ -35,7 +35,6 @@ RECIPES = ("paper", "released")
 MASK_BETA = {"T2I": (5.0, 1.1), "T2V": (8.0, 1.05), "I2I": (8.0, 1.05), "I2V": (10.0, 1.0), "V2V": (12.0, 0.9),
              "IV2V": (12.0, 0.9), "Int.": (8.0, 1.05), "Und.": (8.0, 1.05)}
 PAPER_SHIFT = {"T2I": 3.0, "T2V": 3.0, "I2I": 4.0, "I2V": 5.0, "V2V": 5.0, "IV2V": 5.0, "Int.": 4.0, "Und.": 4.0}
-EXPERTS = {"high": (0.875, 1.0), "low": (0.0, 0.875), "both": (0.0, 1.0)}  # sigmas that each one is trained on
 LOGIT_MEAN, LOGIT_STD, MODE_SCALE = 0.5, 1.0, 1.29
 DECODER_SHIFT = 2.0  # of the planner's ViT decoder (spec 3.4)
 _NORMAL = NormalDist()
@@ -47,8 +46,8 @@ class DrawSettings:
 
     recipe: str = "paper"
     """paper or released: shifts and table of noise levels."""
-    expert: str = "both"
-    """high (sigma 0.875 to 1), low (0 to 0.875) or both."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest sigma; an expert is trained on its own part."""
     drop_text: float = 0.1
     """Probability that the prompt is left out (the system prompt stays)."""
     drop_images: float = 0.1
@@ -59,8 +58,9 @@ class DrawSettings:
     def __post_init__(self):
         if self.recipe not in RECIPES:
             raise ConfigError(f"no noise recipe {self.recipe!r}; known: {', '.join(RECIPES)}")
-        if self.expert not in EXPERTS:
-            raise ConfigError(f"no expert {self.expert!r}; known: {', '.join(EXPERTS)}")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise ConfigError(f"the noise levels {low:g} to {high:g} are no interval inside 0 to 1")
         for name in ("drop_text", "drop_images", "drop_videos"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name):g}; it is a probability")
@@ -107,7 +107,7 @@ def draw(settings: DrawSettings, seed: int, epoch: str | int, sample_id: str, ta
 
 def noise_level(settings: DrawSettings, task: str, p: float) -> tuple[float, float]:
     """`(sigma, timestep)` of the quantile `p` of the task's distribution, inside the expert's interval."""
-    low, high = EXPERTS[settings.expert]
+    low, high = settings.interval
     if settings.recipe == "released":
         table = _released(TRAINING_SHIFT.get(task, 5.0), low, high)
         row = min(999, int(1000 * quantile(task, p, *table.interval)))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bernini.planner.chat import Special
 from bernini.train.chats import Tokenize
-from bernini.train.checkpoint import Checkpoints
+from bernini.train.checkpoint import Checkpoints, Saved
 from bernini.train.ema import Average
 from bernini.train.example import Pack
 from bernini.train.losses import TrainModel
@@ -26,7 +26,7 @@ from bernini.train.metrics import Clock, Interval, StepRecord, Writer, line, pro
 from bernini.train.parallel import Shards, World
 from bernini.train.prepare import Batch, Needs, dummies, prepare
 from bernini.train.stages import TrainConfig, differences
-from manifests.errors import RunStopped
+from manifests.errors import ConfigError, RunStopped
 
 WARMUP_FROM = 0.071  # of the learning rate: 7.1e-7 of 1e-5 (spec 6)
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -204,7 +204,9 @@ class Trainer:
         saved = self.checkpoints.newest()
         if saved is None:
             return
-        saved.load_into(self.state(), self.world)
+        tensors = self.state()
+        self._check_same(saved, tensors)
+        saved.load_into(tensors, self.world)
         same = saved.index["processes"] == self.world.size
         own = saved.rank(self.world.rank if same else 0)
         self.loader.load_state_dict(own["loader"])
@@ -216,6 +218,18 @@ class Trainer:
             if not same:
                 self.say(f"written by {saved.index['processes']} processes, now {self.world.size}: the data goes on "
                          "where it stood, the open interval of metrics begins anew")  # fmt: skip
+
+    def _check_same(self, saved: Saved, tensors: Mapping[str, Tensor]) -> None:
+        """Refuses a checkpoint of other modules: tensors that it has alone would be lost with the next one."""
+        stored, wanted = saved.shapes(), {name: tuple(t.shape) for name, t in tensors.items()}
+        if stored == wanted:
+            return
+        name = next(n for n in (*stored, *wanted) if stored.get(n) != wanted.get(n))
+        changes = "; ".join(differences(self.config, saved.index["config"])) or "the model folder"
+        there, here = stored.get(name, "none"), wanted.get(name, "none")
+        raise ConfigError(f"{saved.folder} holds other tensors than this run trains ({name}: {there} there, {here} "
+                          f"here). Changed since then: {changes}. Give the settings that it was begun with, or another "
+                          "--output")  # fmt: skip
 
     def trained(self, averaged: bool = True) -> Mapping[str, Tensor]:
         """Trained tensors by name, as shards of the whole ones."""

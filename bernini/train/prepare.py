@@ -20,6 +20,8 @@ from bernini.planner.chat import Visual as Planned
 from bernini.train.chats import Document, Target, Tokenize, documents, planned
 from bernini.train.example import Draws, Example, Pack, Visual
 
+ROUNDING = 2.0**-7  # two steps of bfloat16 below 1: rows with equal timesteps share the first one's sigma
+
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
@@ -33,8 +35,12 @@ class Needs:
     latent_channels: int = 16
 
     def expert(self, sigma: float) -> str | None:
-        """Which trained expert denoises this level."""
-        return next((name for name, low, high in self.experts if low <= sigma <= high), None)
+        """Which trained expert denoises this level; the released table rounds levels over the end of its interval."""
+        for margin in (0.0, ROUNDING):
+            for name, low, high in self.experts:
+                if low - margin <= sigma <= high + margin:
+                    return name
+        return None
 
 
 @dataclass

@@ -22,6 +22,8 @@ from manifests.errors import ConfigError, ManifestError, MediaError
 from manifests.mixtures import Mixture, mixture
 
 MAX_BAD_IN_A_ROW = 1000  # samples that cannot be used one after the other: the data is broken, not a sample
+# Progress is just short of 1, so that a stage of pair data alone still has something to draw in its last step.
+LAST = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class Windows:
         tokens = tokens.dropped(**drops(self.config.draws, self.config.seed, entry.key, sample_id))
         num = self.cost.num_tokens(tokens)
         if num > budget:
-            return f"has {num:,} tokens, the budget of a pack is {budget:,}: raise --token-budget"
+            return f"has {num:,} tokens, the budget of a pack is {budget:,}: raise --tokens"
         return tokens
 
     def _check_mixture(self) -> None:
@@ -180,8 +182,7 @@ class Windows:
 
     def weights(self, packs: int) -> dict[tuple[str, str], float]:
         total = self.config.total_steps
-        # Just short of the end, so that a stage of pair data alone still has something to draw in its last step.
-        progress = min(packs / total, 1.0 - 1e-9) if total else 0.0
+        progress = min(packs / total, LAST) if total else 0.0
         return {k: w for k, w in self.config.mix.weights(self.dataset.counts, progress).items() if w > 0}
 
     def _order_of(self, key: tuple[str, str], epoch: int) -> np.ndarray:
@@ -201,8 +202,10 @@ class Windows:
         weights, rows = self.config.mix.weights(self.dataset.counts, progress), []
         for key, index in self.dataset.members.items():
             looked = self.dataset.order(key, 0)[:most]
-            tokens = [t for t in (self.tokens(Entry(int(i), 0), 2**62) for i in looked) if not isinstance(t, str)]
+            read = [t for t in (self.tokens(Entry(int(i), 0), 2**62) for i in looked) if not isinstance(t, str)]
+            tokens = [t for t in read if self.cost.num_tokens(t) <= self.config.token_budget]
             rows.append({"source_name": key[0], "task": key[1], "samples": len(index), "weight": weights.get(key, 0.0),
+                         "too_long": (len(read) - len(tokens)) / max(1, len(read)),
                          "mean_tokens": sum(map(self.cost.num_tokens, tokens)) / max(1, len(tokens)),
                          "mean_flops": sum(map(self.cost.flops, tokens)) / max(1, len(tokens))})
         for share, value in (("token_share", "mean_tokens"), ("flop_share", "mean_flops")):

@@ -12,6 +12,7 @@ always (their features are computed before training), the planner in II, the ren
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 
 from torch import nn
@@ -19,7 +20,11 @@ from torch import nn
 from bernini.train.losses import LossWeights
 from manifests.errors import ConfigError
 
-COUNTS = ("steps", "tokens", "accumulate", "log_every", "save_every", "keep", "sequence_parallel", "vit_noises")
+COUNTS = ("steps", "tokens", "accumulate", "log_every", "save_every", "keep", "sequence_parallel", "vit_noises",
+          "max_size")  # fmt: skip
+ABOVE_ZERO = ("lr", "clip", "fps")
+NOT_NEGATIVE = ("lambda_text", "lambda_visual", "lambda_dit", "max_samples", "warmup", "weight_decay", "lora_rank",
+                "lora_alpha", "workers", "max_reserved_gib", "sample_every", "sample_steps", "ray")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,14 @@ class TrainConfig:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        for name in (*ABOVE_ZERO, *NOT_NEGATIVE):
+            value, words = getattr(self, name), "above 0" if name in ABOVE_ZERO else "0 or more"
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in ABOVE_ZERO):
+                raise ConfigError(f"--{name.replace('_', '-')} {value} must be {words}")
+        if self.planner and self.export not in ("", "full"):
+            raise ConfigError(f"--export {self.export} has no place for the trained planner; give --export full")
+        if self.export_only and self.dry_run:
+            raise ConfigError("--dry-run shows a training; with --export-only there is none")
         if not self.planner and self.experts == "none":
             raise ConfigError("nothing is trained: --experts none without --planner")
         if self.lora_rank and self.experts == "none":

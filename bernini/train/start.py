@@ -131,7 +131,7 @@ def open_loader(plan: Plan, world: World) -> Loader:
     dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
                       expects=fingerprints(plan.model, plan.features))  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
-    draws = DrawSettings(recipe=config.noise_recipe, expert=plan.experts[0][0] if one_of_two else "both",
+    draws = DrawSettings(recipe=config.noise_recipe, interval=plan.experts[0][1:] if one_of_two else (0.0, 1.0),
                          drop_text=config.drop_text, drop_images=config.drop_images,
                          drop_videos=config.drop_videos)  # fmt: skip
     settings = LoaderConfig(mixture=config.mixture or config.stage, token_budget=config.tokens, draws=draws,

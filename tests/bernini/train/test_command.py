@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bernini.encoder_parts import fingerprints
@@ -149,6 +150,54 @@ def test_a_stopped_run_goes_on_bit_for_bit_with_other_workers(train, tmp_path):
     assert (newest / "rank-00000.json").read_text() == own
 
 
+@pytest.mark.parametrize("first, then, change", [
+    (("--lora-rank", "2"), ("--lora-rank", "4"), "lora_rank: 2 -> 4"), (("--lora-rank", "2"), (), "lora_rank: 2 -> 0"),
+    ((), ("--experts", "high"), "experts: both -> high"), (("--experts", "high"), (), "experts: high -> both"),
+])
+def test_a_run_goes_on_only_with_the_modules_that_it_was_begun_with(train, tmp_path, first, then, change):
+    if first[:1] == ("--lora-rank",):
+        pytest.importorskip("peft", reason="needs the extra 'train'")
+    assert train("--stage", "IIb", *first)[0] == 0
+    code, _, err = train("--stage", "IIb", *then, "--steps", "6")
+    assert code == 2 and "Traceback" not in err
+    assert "holds other tensors than this run trains" in err and change in err and "another --output" in err
+    assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_an_export_is_replaced_by_a_later_one_and_never_half_written(train, bernini, tiny, tmp_path, monkeypatch):
+    assert train("--stage", "IIb", "--export", "diffusers")[0] == 0
+    exported = tmp_path / "out" / "export-diffusers"
+    first = weights_of(exported, "high")
+    code, _, err = train("--stage", "IIb", "--export", "diffusers", "--steps", "4")
+    assert code == 0, err
+    second = weights_of(exported, "high")
+    assert not all(torch.equal(first[n], second[n]) for n in first)
+
+    def full(*args, **kwargs):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    words = ("--model", tiny("diffusers"), "--output", tmp_path / "out", "--export", "diffusers", "--export-only")
+    code, _, err = bernini("train", *words)
+    assert code == 2 and "No space left on device" in err and "--export-only" in err and "Traceback" not in err
+    assert all(torch.equal(t, second[n]) for n, t in weights_of(exported, "high").items())
+    monkeypatch.undo()
+    assert bernini("train", *words)[0] == 0
+    assert not list((tmp_path / "out").glob(".aside*"))
+
+
+def test_a_dry_run_shows_what_the_run_would_skip(train):
+    code, out, err = train("--stage", "IIb", "--tokens", "40", "--dry-run")
+    assert code == 0 and "of edits have more than 40 tokens and will be skipped: raise --tokens" in out, err
+
+
+def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, tmp_path):
+    data = write_latents(tmp_path, {("video-pairs", "v2v"): 4}, widths=(64, 32), encoders=encoders(tiny("diffusers"))).path
+    code, out, err = bernini("train", "--model", tiny("diffusers"), "--data", data, *SMALL, "--stage", "IIa", "--mixture", "IIa",
+                             "--dry-run", "--output", tmp_path / "out")
+    assert code == 0 and "mixture IIa at 100% of the run" in out, err
+
+
 @pytest.mark.parametrize("words, said", [
     (("--stage", "IV"), "no stage 'IV'; known: I, IIa, IIb, IIIa, IIIb"),
     (("--stage", "I"), "has no planner; known parts: high, low, text, vae"),
@@ -159,6 +208,10 @@ def test_a_stopped_run_goes_on_bit_for_bit_with_other_workers(train, tmp_path):
     (("--attention", "warp"), "unknown attention kernel 'warp'"),
     (("--sequence-parallel", "2"), "1 processes do not divide by --sequence-parallel 2"),
     (("--mixture", "V"), "no mixture 'V'"),
+    (("--lr", "nan"), "--lr nan must be above 0"), (("--lr", "-1"), "--lr -1.0 must be above 0"),
+    (("--workers", "-1"), "--workers -1 must be 0 or more"), (("--lora-rank", "-2"), "--lora-rank -2 must be 0 or more"),
+    (("--stage", "I", "--export", "diffusers"), "--export diffusers has no place for the trained planner; give --export full"),
+    (("--export", "full", "--export-only", "--dry-run"), "--dry-run shows a training"),
     (("--wandb", "project"), "--wandb needs the package wandb"),
     (("--export", "full", "--export-only"), "holds no checkpoint; train first"),
 ])

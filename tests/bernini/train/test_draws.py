@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bernini.train.draws import (
-    EXPERTS,
     MASK_BETA,
     PAPER_SHIFT,
     DrawSettings,
@@ -28,6 +27,7 @@ from manifests.tasks import TASKS
 
 stats = pytest.importorskip("scipy.stats")
 NUM = 4000
+EXPERTS = {"high": (0.875, 1.0), "low": (0.0, 0.875), "both": (0.0, 1.0), "other": (0.9, 1.0)}  # sigmas
 KS = 1.95 / math.sqrt(NUM)  # a right sampler passes this in 999 of 1000 runs; ours is fixed, so it always does
 
 
@@ -65,7 +65,7 @@ def closed_form(task, expert):
 @pytest.mark.parametrize("expert", EXPERTS)
 @pytest.mark.parametrize("task", ["t2i", "i2i", "t2v", "v2v"])
 def test_noise_levels_follow_equations_6_and_7_inside_the_experts_interval(task, expert):
-    found = draws(DrawSettings(expert=expert), task)
+    found = draws(DrawSettings(interval=EXPERTS[expert]), task)
     sigmas = np.array([d.sigma for d in found])
     low, high = EXPERTS[expert]
     assert low <= sigmas.min() and sigmas.max() <= high
@@ -85,7 +85,7 @@ def test_the_released_recipe_meets_the_released_trainers_quantiles(golden):
     p = (np.arange(20_000) + 0.5) / 20_000
     for row in record["sampled_sigma"]:
         expert = {"whole_range": "both"}.get(row["expert"], row["expert"])
-        settings = DrawSettings(recipe="released", expert=expert)
+        settings = DrawSettings(recipe="released", interval=EXPERTS[expert])
         sigmas = np.sort([noise_level(settings, row["task"], x)[0] for x in p])
         case = (row["task"], row["expert"])
         for percent, recorded in row["quantiles"].items():
@@ -112,7 +112,7 @@ def test_a_draw_depends_on_seed_epoch_and_sample_and_on_nothing_else():
     assert len({d.sigma for d in (one, *others)}) == 5
 
 
-@pytest.mark.parametrize("wrong", [{"recipe": "mine"}, {"expert": "middle"}, {"drop_text": 1.5}])
+@pytest.mark.parametrize("wrong", [{"recipe": "mine"}, {"interval": (0.9, 0.8)}, {"drop_text": 1.5}])
 def test_unknown_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         DrawSettings(**wrong)

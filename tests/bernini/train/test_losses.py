@@ -160,6 +160,12 @@ def test_a_level_outside_the_trained_expert_is_named():
     assert "noise level 0.500 is in the range of no trained expert (high 0.875 to 1)" in batch.skipped[0]
 
 
+def test_a_level_that_the_released_table_rounds_over_the_end_is_trained():
+    needs = Needs(planner=False, renderer=True, experts=(("high", 0.875, 1.0),), text_width=TEXT)
+    batch = prepare(pack(("v2v",), sigma=0.87109375), needs, None, None, 1)  # its first row below .875 in bfloat16
+    assert batch.skipped == [] and batch.items[0].expert == "high"
+
+
 def test_recorded_training_step_of_the_release(golden):
     """Loss and gradients of the recorded step through the training pass (limits of spec 13)."""
     from bernini.parity.records import Record, relative_error

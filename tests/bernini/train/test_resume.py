@@ -123,6 +123,23 @@ def test_an_index_that_is_no_json_or_gone_is_passed_over(uninterrupted, tmp_path
     assert Checkpoints(output, 3, World(), lambda t: None).newest().step == 2
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00noise", b"[]", b'{"files": {"a": 3}}', b"null"])
+def test_an_index_of_any_content_is_passed_over(uninterrupted, tmp_path, content):
+    output, said = copy_of(uninterrupted, tmp_path), []
+    (output / "checkpoints" / "step-00000006" / "checkpoint.json").write_bytes(content)
+    assert Checkpoints(output, 3, World(), said.append).newest().step == 4
+    assert "checkpoint.json cannot be read" in said[0] and "trying the one before" in said[0]
+
+
+def test_a_new_checkpoint_is_not_pushed_out_by_broken_ones_above_it(uninterrupted, tmp_path):
+    output = copy_of(uninterrupted, tmp_path)
+    for step in (4, 6):
+        (output / "checkpoints" / f"step-{step:08d}" / "checkpoint.json").unlink()
+    trainer_of(config_of(output, 3, save_every=1, keep=1), say=lambda t: None).run()
+    assert [p.name for p in (output / "checkpoints").iterdir()] == ["step-00000003"]
+    assert Checkpoints(output, 1, World()).newest().step == 3
+
+
 def test_only_the_newest_stay(uninterrupted, tmp_path):
     names = sorted(p.name for p in (uninterrupted / "checkpoints").iterdir())
     assert names == ["step-00000002", "step-00000004", "step-00000006"]
