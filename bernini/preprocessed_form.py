@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import posixpath
 import sys
 from collections.abc import Iterator, Mapping
@@ -45,6 +44,8 @@ from manifests.samples import TEXT_MESSAGES, read_messages
 from manifests.schema import LATENTS
 from manifests.tasks import TASKS
 from manifests.trainer_form import SCHEMA as RAW
+from manifests.trainer_preflight import preflight
+from manifests.trainer_shards import Shards
 
 LOGVAR = -30.0
 MAX_BLOB_BYTES = 2_000_000_000
@@ -84,7 +85,8 @@ class Scale:
 def export_preprocessed(latents: str, /, model: str, output: str) -> int:
     """Write the accepted rows of a latents manifest in the released preprocessed form.
 
-    There is one file for each task, data set and modality.
+    There is one file for each task, data set and modality, and a `data.yaml` that names them. What the trainer
+    could not read is left out by name.
 
     Args:
         latents: folder of a latents manifest.
@@ -96,31 +98,28 @@ def export_preprocessed(latents: str, /, model: str, output: str) -> int:
         raise ManifestError(f"{m.path} is a {m.stop.name} table; this form is made of latents")
     needs = ("latent", "vit") if "vision" in m.header["encoders"] else ("latent",)
     source = Encoded(m, needs, "train", fingerprints(opened, needs))
-    scale, num, lost = Scale.of(opened), 0, []
+    scale, lost = Scale.of(opened), []
     with ExitStack() as stack:
-        writers: dict[str, pq.ParquetWriter] = {}
-        table = m.table(["sample_id", "images", "videos", "split", "drop_reason"]).filter(
+        shards = Shards(output, FORM, stack, rows_at_once=ROWS_AT_ONCE)
+        table = m.table(["sample_id", "images", "videos", "weight", "split", "drop_reason"]).filter(
             (pa.compute.field("split") == "train") & pa.compute.field("drop_reason").is_null())
         for i in range(source.table.num_rows):
             row = {**source.table.slice(i, 1).to_pylist()[0], **table.slice(i, 1).to_pylist()[0]}
             try:
+                preflight(row)
                 blobs = _blobs(source.example(i), scale)
             except MediaError as error:
                 lost.append(f"{row['sample_id']}: {error}")
                 continue
-            modality = "+".join(kind for kind in ("image", "video") if blobs[f"{kind}_vae_latents"])
-            key = f"{row['task']}-{row['source_name']}-{modality}"
-            if key not in writers:
-                stream = stack.enter_context(storage.atomic_output(storage.join(output, f"{key}.parquet")))
-                writers[key] = stack.enter_context(pq.ParquetWriter(stream, FORM))
             videos = [{k: v[k] for k in ("video_path", "duration", "crop_method")} for v in row["videos"]]
-            writers[key].write_table(pa.Table.from_pylist(
-                [{"inputs": row["inputs"], "images": row["images"], "videos": videos, **blobs}], FORM))
-            num += 1
+            shards.add(row, {"inputs": row["inputs"], "images": row["images"], "videos": videos, **blobs})
+        shards.flush()
+    if shards.num_rows:
+        shards.write_config()
     for line in lost:
         print(f"left out {line}")
-    print(f"wrote {num:,} samples to {output}; {len(lost):,} left out")
-    return 0 if num and not lost else 1
+    print(f"wrote {shards.num_rows:,} samples to {output}; {len(lost):,} left out")
+    return 0 if shards.num_rows and not lost else 1
 
 
 def _blobs(example, scale: Scale) -> dict[str, list[bytes]]:
@@ -260,12 +259,14 @@ def _video(item: Mapping) -> dict:
             "crop_method": item.get("crop_method") or "center", "end_s": item.get("duration")}
 
 
-def _tensor(blob: bytes) -> Tensor:
+def _tensor(blob: bytes | None) -> Tensor:
+    if blob is None:
+        raise MediaError("a feature is null")
     if len(blob) > MAX_BLOB_BYTES:
         raise MediaError(f"a feature has {len(blob):,} bytes; more than {MAX_BLOB_BYTES:,} are not read")
     try:
         tensor = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - torch's reader fails on damaged bytes in a dozen ways
         raise MediaError(f"a feature is no stored tensor: {(str(error).splitlines() or ['?'])[0]}") from None
     if not isinstance(tensor, Tensor):
         raise MediaError(f"a feature holds a {type(tensor).__name__}, not a tensor")

@@ -14,15 +14,13 @@ Rows stream; memory does not grow with their number.
 from __future__ import annotations
 
 import json
-import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from . import storage
@@ -33,6 +31,7 @@ from .media import VideoReader, probe
 from .messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 from .spans import EPSILON_S, image_size
 from .trainer_preflight import preflight
+from .trainer_shards import Shards
 from .video_writer import write_video
 
 SCHEMA = pa.schema([
@@ -40,8 +39,7 @@ SCHEMA = pa.schema([
     ("videos", pa.list_(pa.struct([("video_path", pa.string()), ("duration", pa.float64()),
                                    ("crop_method", pa.string())]))),
 ])
-ROWS_AT_ONCE = 512        # held of one file while exporting, and read at once while importing
-SETTINGS = {"level": "sample", "stopping_strategy": "never_exhausted", "upstream_sharded": False}
+ROWS_AT_ONCE = 512  # read at once while importing
 
 
 def export_trainer(m: Manifest, output: str, *, quiet: bool = False) -> int:
@@ -50,7 +48,7 @@ def export_trainer(m: Manifest, output: str, *, quiet: bool = False) -> int:
         raise ManifestError(f"{m.path} is a {m.stop.name} table; the trainer's form is made of samples")
     reasons, num_long = Counter(), 0
     with ExitStack() as stack:
-        shards = _Shards(output, stack)
+        shards = Shards(output, SCHEMA, stack)
         account = stack.enter_context(storage.atomic_output(storage.join(output, "account.jsonl")))
         with tqdm(total=m.header["accepted"], desc="export", unit="sample", disable=quiet) as bar:
             for batch in m.batches():
@@ -73,7 +71,7 @@ def export_trainer(m: Manifest, output: str, *, quiet: bool = False) -> int:
     return 0 if shards.num_rows and not reasons else 1
 
 
-def _export_row(row: dict, shards: _Shards, output: str) -> dict:
+def _export_row(row: dict, shards: Shards, output: str) -> dict:
     """The row's line of the account, after it was handed to its file."""
     try:
         preflight(row)
@@ -116,57 +114,3 @@ def _span(reader: VideoReader, start: float, end: float) -> Iterator[np.ndarray]
             return
         if frame.time_s >= start - EPSILON_S:
             yield frame.rgb()
-
-
-class _Shards:
-    """The Parquet files, each of one task, data set and modality; they appear when all is written."""
-
-    def __init__(self, output: str, stack: ExitStack):
-        self._output, self._stack = output, stack
-        self._writers: dict[tuple, pq.ParquetWriter] = {}
-        self._waiting: dict[tuple, list[dict]] = {}
-        self._files: dict[tuple, str] = {}
-        self._weights: Counter = Counter()
-        self._rows: Counter = Counter()
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self._rows.values())
-
-    def add(self, row: Mapping, released: dict) -> dict:
-        """Hand a row to its file; `{"file", "row"}` say where it will be."""
-        modality = "+".join(k for k in ("images", "videos") if released[k])
-        key = (row["task"], row["source_name"], modality)
-        if key not in self._writers:
-            self._open(key)
-        place = {"file": posixpath.basename(self._files[key]), "row": self._rows[key]}
-        self._rows[key] += 1
-        self._weights[key] += row["weight"]
-        self._waiting[key].append(released)
-        if len(self._waiting[key]) >= ROWS_AT_ONCE:
-            self._write(key)
-        return place
-
-    def _open(self, key: tuple) -> None:
-        name = "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in word) for word in key)
-        self._files[key] = storage.join(self._output, f"{name}-{digest(key, length=4)}.parquet")
-        stream = self._stack.enter_context(storage.atomic_output(self._files[key]))
-        self._writers[key] = self._stack.enter_context(pq.ParquetWriter(stream, SCHEMA))
-        self._waiting[key] = []
-
-    def _write(self, key: tuple) -> None:
-        self._writers[key].write_table(pa.Table.from_pylist(self._waiting[key], SCHEMA))
-        self._waiting[key] = []
-
-    def flush(self) -> None:
-        for key in self._waiting:
-            if self._waiting[key]:
-                self._write(key)
-
-    def write_config(self) -> None:
-        """`data.yaml` of the trainer: one source a file, weighted by the samples' weights."""
-        total, keys = sum(self._weights.values()) or 1.0, sorted(self._files)
-        files = [storage.absolute(self._files[k]) for k in keys]
-        config = {"sources": files, "names": [f"{task}${source}" for task, source, _ in keys], **SETTINGS,
-                  "schedule": [{"schedule_type": "const", "weights": [self._weights[k] / total for k in keys]}]}
-        storage.write_bytes(storage.join(self._output, "data.yaml"), json.dumps(config, indent=1).encode())  # is YAML

@@ -11,11 +11,12 @@ import pyarrow as pa
 from manifests.features import Feature, write_features, write_text
 from manifests.ids import digest, make_id
 from manifests.manifest import Manifest, ManifestWriter
+from manifests.messages import video_item
 from manifests.schema import LATENTS
 
 ENCODERS = {"vae": "aaaa", "vision": "bbbb", "text": "cccc"}
 MEDIA = {"t2i": ("image_gen",), "v2v": ("video", "video_gen"), "vr2v": ("video", "image", "video_gen"),
-         "r2i": ("image", "image_gen")}
+         "r2i": ("image", "image_gen"), "interleaved": ("image", "image_gen")}
 
 
 def write_latents(folder: Path, tasks: dict[tuple[str, str], int], *, name: str = "a", seed: int = 0,
@@ -57,6 +58,7 @@ def _row(root, rng, name, source, task, i, frames, widths) -> dict:
              for n, t, k in (("text", text, 5), ("empty_text", "", 2))]
     (entries,) = write_features(root, [tensors])
     return {"sample_id": make_id("sample", name, source, task, i), "task": task, "source_name": source,
-            "inputs": json.dumps(messages), "images": [], "videos": [], "split": "train", "weight": 1.0,
+            "inputs": json.dumps(messages), "images": [f"/raw/{i}.png" for k in MEDIA[task] if k.startswith("image")],
+            "videos": [video_item(f"/raw/{i}.mp4", 0.0, 2.0) for k in MEDIA[task] if k.startswith("video")], "split": "train", "weight": 1.0,
             "visuals": visuals, "num_text_tokens": 5, "num_empty_text_tokens": 2, "num_planner_text_tokens": 6,
             "features": [*entries, *texts], "issues": [], "num_attempts": 1}
