@@ -2,13 +2,14 @@
 
 Media that lie below the output folder `<root>` are stored as `../../media/…`, relative to the folder
 `<root>/<stop>/<name>` that holds the Parquet files, so that an output folder can be moved or copied as a
-whole. All other paths, and URIs elsewhere, are stored as they are. A manifest that does not lie in the
-house's layout stores all paths as they are.
+whole; from `<root>/<name>`, where `--write` puts what it keeps, it is `../media/…`. All other paths, and URIs
+elsewhere, are stored as they are; so are those of a manifest that does not lie in an output folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,30 +18,36 @@ from . import storage
 from .columns import set_column
 from .schema import STOPS
 
-UP = "../../"  # from a manifest's folder to the output folder
+UP = "../"
 
 Change = Callable[[pa.Array], pa.Array]
 
 
 def to_relative(table: pa.Table, folder: str) -> pa.Table:
     """The table as it is stored in the manifest `folder`."""
-    root, stop = _place(folder)
-    if stop not in STOPS or not root:
-        return table
-    return _changed(table, lambda paths: _replaced(paths, root + "/", UP))
+    root, ups = _output_of(storage.absolute(folder).rstrip("/"))
+    return _changed(table, lambda paths: _replaced(paths, root + "/", ups)) if root else table
 
 
 def to_absolute(table: pa.Table, folder: str) -> pa.Table:
     """The table as readers of the manifest `folder` see it."""
-    root, _ = _place(folder)
-    return _changed(table, lambda paths: _replaced(paths, UP, root + "/"))
+    above = storage.absolute(folder).rstrip("/").rpartition("/")[0]
+    root = above.rpartition("/")[0]
+
+    def opened(paths: pa.Array) -> pa.Array:
+        return _replaced(_replaced(paths, 2 * UP, root + "/"), UP, above + "/")
+
+    return _changed(table, opened)
 
 
-def _place(folder: str) -> tuple[str, str]:
-    """Output folder and stop of a manifest's folder, as the house lays them out."""
-    above, _, _ = storage.absolute(folder).rstrip("/").rpartition("/")
+@lru_cache(maxsize=64)
+def _output_of(folder: str) -> tuple[str, str]:
+    """Output folder of a manifest's folder and the way up to it; two empty words where it lies in none."""
+    above = folder.rpartition("/")[0]
     root, _, stop = above.rpartition("/")
-    return root, stop
+    if root and stop in STOPS:
+        return root, 2 * UP
+    return (above, UP) if above and STOPS.keys() & storage.list_folders(above) else ("", "")
 
 
 def _replaced(paths: pa.Array, begin: str, other: str) -> pa.Array:

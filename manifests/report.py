@@ -28,6 +28,7 @@ from .report_numbers import histograms
 from .report_pictures import Album, Span, make_album
 from .report_rows import Chain, Choice, choose_rows, follow_parents, media_of, similarity_of
 from .report_text import count, esc
+from .schema import STOPS
 
 MAX_PAIRS = 200
 MAX_BYTES = 9_500_000
@@ -71,10 +72,13 @@ def make_report(manifest: Manifest, output: str | None = None, *, max_pairs: int
 
 
 def default_path(manifest: Manifest) -> str:
-    """In the output root: `<root>/report-pairs-demo-1a2b3c4d.html` for `<root>/pairs/demo-1a2b3c4d`."""
+    """`<root>/report-pairs-demo-1a2b3c4d.html` for `<root>/pairs/demo-1a2b3c4d`, `<root>/report-pairs-kept.html` for
+    `<root>/kept`.
+    """
     path = manifest.path if storage.is_uri(manifest.path) else storage.resolve(manifest.path)[1]
     folder, name = posixpath.split(path)
-    return storage.join(posixpath.dirname(folder), f"report-{manifest.stop.name}-{name}.html")
+    root = posixpath.dirname(folder) if posixpath.basename(folder) in STOPS else folder
+    return storage.join(root, f"report-{manifest.stop.name}-{name}.html")
 
 
 @dataclass

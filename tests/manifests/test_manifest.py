@@ -145,3 +145,13 @@ def test_a_manifest_outside_the_layout_keeps_its_paths(tmp_path):
     m = write(tmp_path / "m", with_media(str(tmp_path.parent)))
     assert m.table().equals(with_media(str(tmp_path.parent)))
     assert pq.read_table(m.parts[0]).replace_schema_metadata(None).equals(m.table())
+
+
+def test_what_is_written_beside_the_stops_of_an_output_folder_moves_with_it(tmp_path):
+    write(tmp_path / "out" / "pairs" / "m", rows(1))
+    write(tmp_path / "out" / "kept", with_media(str(tmp_path / "out")))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = Manifest.open(tmp_path / "moved" / "kept").table()
+    assert moved["source_path"][0].as_py() == f"{tmp_path}/moved/media/ä 1.mp4"
+    assert moved["conditions"][0][0]["path"].as_py() == f"{tmp_path}/moved/media/ä 1.mp4"
+    assert moved["source_path"][3].as_py() == f"{tmp_path}/outer/media/2.mp4"

@@ -106,6 +106,13 @@ def test_decide_again_needs_no_media_and_writes_a_manifest(bernini, film_run, tm
     assert code == 3 and "accept no row" in err
 
 
+def test_the_readmes_first_lines_read_a_manifest(film_run):
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code.replace("OUT/pairs/NAME", film_run["pairs"].path), names)  # noqa: S102 - our own page
+    assert len(names["pairs"]) == film_run["pairs"].num_rows and f"# {names['pairs'].shape[1]} columns" in code
+
+
 def test_export_csv_and_jsonl(bernini, film_run, tmp_path):
     accepted = film_run["pairs"].header["accepted"]
     assert bernini("export", film_run["pairs"].path, "--output", tmp_path / "p.csv")[0] == 0
