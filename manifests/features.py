@@ -48,7 +48,9 @@ class Feature:
 
 
 def feature_root(manifest_path: str, folder: str) -> str:
-    """The folder of features that a manifest's header names, relative to the manifest's own."""
+    """The folder of features that a manifest's header names, relative to the manifest's own or a URI."""
+    if storage.is_uri(folder):
+        return folder
     scheme, colon, inner = manifest_path.rpartition("://")
     return scheme + colon + posixpath.normpath(posixpath.join(inner, folder))
 

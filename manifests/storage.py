@@ -39,6 +39,13 @@ def absolute(path: str | os.PathLike) -> str:
     return path if is_uri(path) else os.path.abspath(path)
 
 
+def relative(path: str, folder: str) -> str:
+    """The way from a folder to a path, so that both can be moved together; with a URI the path itself."""
+    if is_uri(path) or is_uri(folder):
+        return path
+    return posixpath.relpath(resolve(path)[1], resolve(folder)[1])
+
+
 def join(root: str | os.PathLike, *names: str) -> str:
     return posixpath.join(os.fspath(root), *names)
 

@@ -151,8 +151,8 @@ def _write_decided(m: Manifest, decisions: Decisions, config: object, folder: st
     with ManifestWriter(folder, m.stop, m.schema) as writer:
         for batch in Decided(m, decisions).batches():
             writer.append(batch)
-        writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")}, parents=[m.path],
-                      config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
+        writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")},
+                      parents=[storage.relative(m.path, folder)], config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
     print(f"manifest  {folder}")
 
 

@@ -112,9 +112,10 @@ def _write(config: Config, sources: Sources, criteria: Sequence[Criterion],
     with ManifestWriter(config.write, sources.stop, full) as writer:
         for table in _marked(sources, criteria, keys, found):
             writer.append(decide(table))
-        return writer.commit(name="dedupe", row=sources.stop.row, parents=[m.path for m in sources.manifests],
+        return writer.commit(name="dedupe", row=sources.stop.row, parents=sources.parents_of(config.write),
                              config=plain(config), rules=plain(rules), policy=plain(criteria),
-                             owners=sources.owners | made_by, versions=versions())
+                             owners=sources.owners | made_by, versions=versions(),
+                             **sources.feature_header(config.write))
 
 
 def _marked(sources: Sources, criteria: Sequence[Criterion], keys: pa.Array,

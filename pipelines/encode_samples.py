@@ -26,7 +26,7 @@ from manifests.manifest import Manifest
 from manifests.provenance import plain
 
 from .command import print_funnel
-from .place import Place, _relative
+from .place import Place
 from .recipe import RunConfig, apply_rules
 from .run import require_accepted
 from .run import run as run_stages
@@ -75,7 +75,7 @@ def encode(config: Config) -> Manifest:
     target = Place(config.output, "encode", config).target("latents", stages, parents=[samples],
                                                            settings=encoders, rules=RULES)
     target = dataclasses.replace(target, header={
-        **target.header, "encoders": encoders, "feature_folder": _relative(config.feature_root, target.path)})
+        **target.header, "encoders": encoders, "feature_folder": storage.relative(config.feature_root, target.path)})
     latents = run_stages(samples, target, stages, rows_per_block=config.rows_per_block, **config.engine_options)
     require_accepted(latents)
     if not storage.is_uri(latents.path):

@@ -92,8 +92,9 @@ def filter_rows(config: Config) -> Manifest:
             for op in ops:
                 batch = op(batch)
             writer.append(batch)
-        return writer.commit(name="filter", row=sources.stop.row, parents=[m.path for m in sources.manifests],
-                             config=plain(config), rules=plain(rules), owners=sources.owners, versions=versions())
+        return writer.commit(name="filter", row=sources.stop.row, parents=sources.parents_of(config.write),
+                             config=plain(config), rules=plain(rules), owners=sources.owners, versions=versions(),
+                             **sources.feature_header(config.write))
 
 
 def _check_type(rule: Rule, field: pa.Field) -> None:

@@ -35,7 +35,7 @@ class Place:
                     list(sources), [posixpath.basename(p.path.rstrip("/")) for p in parents]]
         folder = storage.join(self.root, stop, f"{self.name}-{digest(identity, length=8)}")
         return Target(path=folder, stop=stop, header={
-            "name": self.name, "row": STOPS[stop].row, "parents": [_relative(p.path, folder) for p in parents],
+            "name": self.name, "row": STOPS[stop].row, "parents": [storage.relative(p.path, folder) for p in parents],
             "config": plain(self.config), "rules": plain(rules), "policy": plain(policy),
             "owners": (made_by or {}) | owners(stages), "versions": versions(),
             "estimate": read_estimate(self.root, self._estimated_as).get("accepted", {}).get(stop),  # beside "accepted"
@@ -52,10 +52,3 @@ def owners(stages: Sequence[Stage]) -> dict[str, dict]:
             found[column.name] = known.get(column.name) or {"op": stage.op, **plain(stage.kwargs)}
         found |= known
     return found
-
-
-def _relative(path: str, folder: str) -> str:
-    """Parents are named relative to the child, so that a whole output folder can be moved."""
-    if storage.is_uri(path) or storage.is_uri(folder):
-        return path
-    return posixpath.relpath(storage.resolve(path)[1], storage.resolve(folder)[1])

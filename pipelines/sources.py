@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests import storage
 from manifests.errors import ConfigError, ManifestError
+from manifests.features import feature_root
 from manifests.manifest import Manifest
 
 
@@ -42,6 +44,24 @@ class Sources:
     def check_keys(self, keys: pa.Array) -> None:
         if repeated := len(keys) - pc.count_distinct(keys).as_py():
             raise ManifestError(f"the manifests share {repeated} rows (equal {self.stop.key}): name each one once")
+
+    def parents_of(self, folder: str) -> list[str]:
+        """Where they lie, seen from a manifest in `folder`."""
+        return [storage.relative(m.path, folder) for m in self.manifests]
+
+    def feature_header(self, folder: str) -> dict:
+        """What a manifest of LATENTS in `folder` must say about its features; empty for other stops."""
+        if self.stop.name != "latents":
+            return {}
+        first = self.manifests[0]
+        root = feature_root(first.path, first.header["feature_folder"])
+        for m in self.manifests[1:]:
+            if m.header["encoders"] != first.header["encoders"]:
+                raise ManifestError(f"{m.path} and {first.path} were encoded by different models")
+            if feature_root(m.path, m.header["feature_folder"]) != root:
+                raise ManifestError(f"the features of {m.path} and {first.path} lie in different folders: work on each "
+                                    "of them alone, training takes several manifests")
+        return {"encoders": first.header["encoders"], "feature_folder": storage.relative(root, folder)}
 
     @property
     def owners(self) -> dict[str, dict]:

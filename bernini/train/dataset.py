@@ -216,7 +216,8 @@ def _check_encoders(m: Manifest, needs: Sequence[str], expects: Mapping[str, str
         name = PART_OF[need]
         if name not in have:
             raise ManifestError(f"{m.path} holds no {WORDS[need]} (it was encoded for stage "
-                                f"{m.header['config']['stage']}): run `bernini encode` with a stage that makes them")
+                                f"{m.header['config'].get('stage', 'another')}): run `bernini encode` with a stage "
+                                "that makes them")
         if name in expects and expects[name] != have[name]:
             raise ManifestError(f"the {WORDS[need]} of {m.path} were made by another {name} encoder ({have[name]}) "
                                 f"than the one in use ({expects[name]}): run `bernini encode` again with this model")
@@ -244,7 +245,7 @@ def _index(m: Manifest, columns: Sequence[str], split: str) -> pa.Table:
         path = index_path(m)
         if not storage.is_uri(path) and storage.exists(path):
             table = pa.ipc.open_file(pa.memory_map(path)).read_all()
-    if table is None or table.num_rows != m.num_rows:
+    if table is None or (table.num_rows, table["drop_reason"].null_count) != (m.num_rows, m.header["accepted"]):
         table = m.table([*columns, "split", "drop_reason"])
     wanted = pc.and_(pc.equal(table["split"], split), pc.is_null(table["drop_reason"]))
     return (table if pc.all(wanted).as_py() else table.filter(wanted)).select(list(columns))

@@ -198,6 +198,18 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(samples, latents, model,
         assert file.read_bytes() == (one / file.relative_to(other)).read_bytes()
 
 
+def test_latents_that_were_filtered_are_trained_on(bernini, latents, tmp_path):
+    name = latents.path.rsplit("/", 1)[-1]  # the name of the one whose index lies beside the features
+    tokens = sorted(latents.table(["num_text_tokens"])["num_text_tokens"].to_pylist())
+    code, _, err = bernini("filter", latents.path, "--keep", f"num_text_tokens<={tokens[0]}", "--write", tmp_path / name)
+    assert code == 0, err
+    kept, whole = (Dataset([str(p)], needs=("latent", "text")) for p in (tmp_path / name, latents.path))
+    assert 0 < len(kept) < len(whole)
+    place = whole.ids.to_pylist().index(kept.ids[0].as_py())
+    for a, b in zip(kept.example(0).visuals, whole.example(place).visuals, strict=True):
+        assert torch.equal(a.latent, b.latent)
+
+
 @pytest.mark.parametrize(("stage", "names"), [("I", {"vit"}), ("II", {"latent", "text", "empty_text"})])
 def test_a_stage_encodes_only_what_it_needs(samples, model, tmp_path, stage, names):
     m = encode(settings(samples, model, tmp_path, stage=stage))
