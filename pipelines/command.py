@@ -152,7 +152,8 @@ def _write_decided(m: Manifest, decisions: Decisions, config: object, folder: st
         for batch in Decided(m, decisions).batches():
             writer.append(batch)
         writer.commit(**{k: m.header[k] for k in ("name", "row", "versions", "owners")},
-                      parents=[storage.relative(m.path, folder)], config=plain(config), rules=plain(config.pair_rules()), policy=plain(config.policy()))
+                      parents=[storage.relative(m.path, folder)], config=plain(config),
+                      rules=plain(config.pair_rules()), policy=plain(config.policy()))
     print(f"manifest  {folder}")
 
 
