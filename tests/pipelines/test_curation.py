@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -213,6 +214,22 @@ def test_weights_add_up_to_the_shares_and_stay_in_proportion(bernini, samples, t
     assert rows[1]["weight"] == pytest.approx(2 * rows[2]["weight"])
     assert rows[1]["num_tokens"] == 17 * 1560 + 512 and rows[1]["licence_id"] == "MIT"  # 5 s: 65 of 80 frames
     assert "nothing is there of T2I 31, I2V 0.4, IV2V 0.3, I.P. 11" in out
+
+
+def test_parents_of_one_name_are_told_apart(bernini, samples, tmp_path):
+    """`--write` takes any name: two manifests of it are two mixtures, and one that was copied stays the same."""
+    found = {}
+    for rule in ("weight<=1.5", "weight>=1.5"):
+        kept = tmp_path / rule[6] / "kept"
+        assert bernini("filter", samples, "--keep", rule, "--write", kept)[0] == 0
+        code, out, err = bernini("mix", kept, "--stage", "even", "--output", tmp_path / "m")
+        assert code == 0, err
+        found[rule] = out.split()[-1]
+        assert pc.sum(pc.is_null(mixed(out)["drop_reason"])).as_py() == Manifest.open(str(kept)).header["accepted"]
+    assert len(set(found.values())) == 2
+    shutil.copytree(tmp_path / "<" / "kept", tmp_path / "copy" / "kept")
+    assert bernini("mix", tmp_path / "copy/kept", "--stage", "even", "--output", tmp_path / "m")[1].split()[-1] == found[
+        "weight<=1.5"]
 
 
 def test_rights_leave_out_what_may_not_be_used(bernini, samples, tmp_path):
