@@ -66,6 +66,7 @@ def dedupe(config: Config) -> Manifest:
         raise ConfigError("name at least one column with --by, e.g. --by picture_hash")
     for criterion in criteria:
         sources.require(criterion.column, "; picture_hash is added by: bernini measure MANIFEST --filters picture_hash")
+    sources.check_keys()
     with tempfile.TemporaryDirectory(prefix="bernini-dedupe-") as folder:
         vectors = scratch(folder, criteria)
         keys, rank = _read(sources, vectors, config.seed)
@@ -93,7 +94,6 @@ def _read(sources: Sources, vectors: list, seed: int) -> tuple[pa.Array, np.ndar
     for stored in vectors:
         stored.close()
     all_keys = pa.concat_arrays(keys) if keys else pa.array([], pa.string())
-    sources.check_keys(all_keys)
     ranks = quality_rank([np.concatenate(parts) for parts in values], order_key(all_keys, seed))
     return all_keys, ranks
 

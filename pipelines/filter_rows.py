@@ -86,6 +86,7 @@ def filter_rows(config: Config) -> Manifest:
         if rule.column not in {f.name for f in new}:
             sources.require(rule.column, f"; it has {', '.join(sources.schema.names)}")
             _check_type(rule, sources.schema.field(rule.column))
+    sources.check_keys()
     schema = pa.schema([*(f for f in sources.schema if f.name not in {n.name for n in new}), *new])
     with ManifestWriter(config.write, sources.stop, schema) as writer:
         for batch in sources.batches():

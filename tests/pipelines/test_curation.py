@@ -232,6 +232,20 @@ def test_parents_of_one_name_are_told_apart(bernini, samples, tmp_path):
         "weight<=1.5"]
 
 
+def test_rows_that_come_twice_are_refused_and_mixtures_are_left_out(bernini, samples, tmp_path):
+    for words in (("mix", samples, samples, "--stage", "even", "--output", tmp_path / "x"),
+                  ("filter", samples, samples, "--keep", "weight<=1.5", "--write", tmp_path / "x")):
+        code, _, err = bernini(*words)
+        assert code == 2 and "share 125 rows (equal sample_id): name each one once" in err
+    assert not (tmp_path / "x").exists()
+    shutil.copytree(samples, tmp_path / "samples" / "own")
+    first = bernini("mix", tmp_path / "samples/own", "--stage", "even", "--output", tmp_path)[1].split()[-1]
+    code, out, err = bernini("mix", *sorted((tmp_path / "samples").iterdir()), "--stage", "even", "--output", tmp_path)
+    assert code == 0 and f"left out: {first} is a mixture itself" in out and out.split()[-1] == first, err
+    code, _, err = bernini("mix", first, "--stage", "even", "--output", tmp_path)
+    assert code == 2 and "name the samples that it was made of" in err
+
+
 def test_rights_leave_out_what_may_not_be_used(bernini, samples, tmp_path):
     code, out, _ = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--rights", "commercial")
     table = mixed(out)
