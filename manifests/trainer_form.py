@@ -5,8 +5,8 @@ crop_method}, media in the order of their messages. Its trainer drops what it ca
 rules are checked first (`trainer_preflight`). Of a longer clip it reads the first 97 frames.
 
 The form knows no spans: clips are cut out (H.264 yuv420p mp4, exact to the frame, named after the
-content of their video and the span, so that a second export writes nothing twice). `account.jsonl` has one line for every
-accepted sample: where it went, how many seconds will be used, or why it was left out.
+content of their video and the span, so that a second export writes nothing twice). `account.jsonl` has
+one line for every accepted sample: where it went, how many seconds will be used, or why it was left out.
 
 Rows stream; memory does not grow with their number.
 """

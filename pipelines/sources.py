@@ -35,6 +35,10 @@ class Sources:
         for m in self.manifests:
             if name not in m.schema.names:
                 raise ManifestError(f"{m.path} has no column {name}{hint}")
+        if name not in self.schema.names:
+            kinds = sorted({str(m.schema.field(name).type) for m in self.manifests})
+            raise ManifestError(f"the column {name} holds {' in one manifest and '.join(kinds)} in another: rows of "
+                                "one kind go together")
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         for m in self.manifests:

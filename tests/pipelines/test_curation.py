@@ -156,6 +156,36 @@ def test_dedupe_says_what_is_missing(bernini, film_run, tmp_path):
     assert code == 2 and "rows of one kind" in err
 
 
+def hashed(path, rows: list[dict], kind: pa.DataType) -> str:
+    """Samples with further columns of the target."""
+    schema = pa.schema([*SAMPLES.schema, ("target_picture_hash", kind), ("target_marks", pa.list_(pa.float64()))])
+    common = {"task": "t2i", "source_name": "made", "issues": [], "num_attempts": 1, "weight": 1.0}
+    with ManifestWriter(str(path), SAMPLES, schema) as writer:
+        writer.append(pa.Table.from_pylist([common | row for row in rows], schema))
+        return writer.commit(name="made", owners={}).path
+
+
+def test_samples_are_compared_by_the_hashes_of_a_side(bernini, tmp_path):
+    pytest.importorskip("faiss")
+    rows = [{"sample_id": f"s-{n:016x}", "target_picture_hash": text * 64, "target_marks": [0.5] * n}
+            for n, text in enumerate(("a", "a", "5", None)) if text] + [{"sample_id": "s-" + "f" * 16}]
+    path = hashed(tmp_path / "s", rows, pa.string())
+    for by in ("target_picture_hash=0.88", "target_picture_hash"):
+        code, out, err = bernini("dedupe", path, "--by", by, "--write", tmp_path / by)
+        assert code == 0 and "4 rows, 1 repeat another one, in 1 groups" in out, err
+        found = Manifest.open(str(tmp_path / by)).table().to_pylist()
+        assert [r["duplicate_group"] is not None for r in found] == [True, True, False, False]
+        assert {r["duplicate_similarity"] for r in found} == {None, 1.0}
+    other = hashed(tmp_path / "n", [{"sample_id": "s-" + "e" * 16, "target_picture_hash": 7}], pa.int64())
+    for manifests, by, words in (([path], "weight=0.9", "the column holds double; compared are vectors of floats"),
+                                 ([path], "images=0.9", "the column holds list<"),
+                                 ([path], "target_marks=0.9", "lists of different lengths"),
+                                 ([other], "target_picture_hash=0.9", "the column holds int64"),
+                                 ([path, other], "target_picture_hash", "int64 in one manifest and string in another")):
+        code, _, err = bernini("dedupe", *manifests, "--by", by, "--write", tmp_path / "x")
+        assert code == 2 and words in err and not (tmp_path / "x").exists(), err
+
+
 SETS = {"inhouse-t2v": ("t2v", "MIT", 40, 5.0), "video-pairs": ("v2v", "CC BY 4.0", 60, 4.0),
         "pico-banana-400k": ("i2i", "CC BY-NC-ND 4.0", 20, 0.0), "vace-hq": ("v2v", None, 5, 6.1)}
 
