@@ -84,6 +84,9 @@ class Config:
     def __post_init__(self):
         if self.snapshots < 1:
             raise ConfigError(f"snapshots is {self.snapshots}; it must be at least 1")
+        if self.snapshots > max(1, self.steps):
+            raise ConfigError(f"--snapshots {self.snapshots} cuts the stage into parts of steps, and --steps is "
+                              f"{self.steps}: give the steps of the stage, at least one a snapshot")
         if self.steps and not (self.samples_per_step or self.tokens_per_step):
             raise ConfigError("--steps needs --samples-per-step or --tokens-per-step")
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from manifests.ids import make_id
 from manifests.manifest import Manifest, ManifestWriter, live
 from manifests.messages import video_item
-from manifests.schema import CLIPS, SAMPLES
+from manifests.schema import CLIPS, PAIRS, SAMPLES
 from manifests.spans import read_span
 from manifests.video_writer import write_video
 from pipelines.local import build
@@ -228,6 +229,42 @@ def test_filter_keeps_what_its_rules_say(bernini, samples, tmp_path):
     assert code == 0 and Manifest.open(str(tmp_path / "h")).header["drops"] == {"because": 4}
 
 
+def test_true_and_false_are_words_of_a_rule(bernini, tmp_path):
+    schema = pa.schema([*SAMPLES.schema, ("is_human", pa.bool_())])
+    rows = [{"sample_id": f"s-{n}", "is_human": value, "issues": [], "num_attempts": 1}
+            for n, value in enumerate((True, False, None))]
+    with ManifestWriter(str(tmp_path / "s"), SAMPLES, schema) as writer:
+        writer.append(pa.Table.from_pylist(rows, schema))
+        writer.commit(name="made", owners={}, parents=[], versions={})
+    for word, reasons in (("true", [None, "is_human is false", "is_human is unknown"]),
+                          ("false", ["is_human is true", None, "is_human is unknown"])):
+        code, _, err = bernini("filter", tmp_path / "s", "--keep", f"is_human={word}", "--write", tmp_path / word)
+        assert code == 0 and Manifest.open(str(tmp_path / word)).table()["drop_reason"].to_pylist() == reasons, err
+    assert "rule holds  one of true: true" in bernini("why", tmp_path / "true", "s-0")[1]
+    for rule in ("is_human=yes", "is_human<=1"):
+        code, _, err = bernini("filter", tmp_path / "s", "--keep", rule, "--write", tmp_path / "x")
+        assert code == 2 and "holds true and false: write is_human=true or =false" in err
+
+
+def test_filtered_and_compared_rows_can_be_asked_about_but_not_decided_again(bernini, tmp_path):
+    pytest.importorskip("faiss")
+    for name, stop, field in (("a", CLIPS, "video_embedding"), ("b", CLIPS, "video_embedding"), ("p", PAIRS, "mark")):
+        schema = pa.schema([*stop.schema, (field, pa.list_(pa.float32()))])
+        row = {stop.key: make_id("clip", name), "issues": [], "num_attempts": 1, "licence": "MIT", field: [1.0, 0.0]}
+        with ManifestWriter(str(tmp_path / name), stop, schema) as writer:
+            writer.append(pa.Table.from_pylist([row], schema))
+            writer.commit(name="made", owners={}, parents=[], versions={})
+    code, _, err = bernini("dedupe", tmp_path / "a", tmp_path / "b", "--by", "video_embedding", "--write", tmp_path / "u")
+    assert code == 0, err
+    for name in "ab":  # each lies in one of two parents
+        code, out, err = bernini("why", tmp_path / "u", make_id("clip", name))
+        assert code == 0 and "policy column = video_embedding" in out and "policy min_similarity = 0.96" in out, err
+        assert out.count(f"clip {make_id('clip', name)}: accepted") >= 1
+    assert bernini("filter", tmp_path / "p", "--rights", "known", "--write", tmp_path / "k")[0] == 0
+    code, _, err = bernini("decide", tmp_path / "k")
+    assert code == 2 and "was made by 'filter', which is no recipe" in err
+
+
 def mixed(out: str) -> pa.Table:
     return Manifest.open(out.split()[-1]).table()
 
@@ -328,5 +365,8 @@ def test_snapshots_decay_and_are_what_the_trainer_reads(bernini, samples, tmp_pa
     drawn = [int(line.split()[2].replace(",", "")) for line in out.splitlines() if line.startswith("  video-pairs")]
     assert len(drawn) == 4 and drawn == sorted(drawn, reverse=True) and sum(drawn) < 4000  # of 16,000 draws
     assert abs(drawn[0] - 4000 * 11 * 0.875 / (46.4 + 11 * 0.875)) < 150  # five standard deviations
+    for steps in ((), ("--steps", "3", "--samples-per-step", "16")):
+        code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--snapshots", "4", *steps)
+        assert code == 2 and "--snapshots 4 cuts the stage into parts of steps" in err
     code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--trainer-data", tmp_path)
     assert code == 2 and "has no data.yaml" in err

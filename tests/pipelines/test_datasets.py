@@ -333,3 +333,15 @@ def test_ids_tell_data_sets_of_one_layout_apart_and_not_their_places(bernini, tm
     first, other, copy = ids("a", 0), ids("b", 7), ids("c", 0)
     named = ids("d", 0, "--source-name", "mine")
     assert first == copy and all(len({first[n], other[n], named[n]}) == 3 for n in (0, 1))
+
+
+def test_a_row_whose_media_are_not_those_of_its_task_is_dropped_alone(tmp_path):
+    root = tmp_path / "table"
+    picture(root / "1.png"), picture(root / "2.png", 1), video(root / "3.mp4", 2)
+    rows = [{"source": "1.png", "target": target, "prompt": "Make it blue.", "task": task}
+            for target, task in (("2.png", "i2i"), ("2.png", "v2v"), ("3.mp4", "i2i"), ("3.mp4", "i2v"))]
+    lines(root / "pairs.jsonl", *rows)
+    pairs, samples = run("table", root, tmp_path)
+    assert [p["drop_reason"] for p in pairs] == [None, *["failed: not what its task takes"] * 2, None]
+    assert "the task v2v makes a target of the kind video from ('video',)" in pairs[1]["issues"][0]
+    assert [s["task"] for s in samples] == ["i2i", "i2v"]
