@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from manifests import storage
 from manifests.columns import ACCOUNT, FAILED, column
 from manifests.errors import InputError
-from manifests.ids import digest, make_id, sampled_hash
+from manifests.ids import digest, file_hash, make_id
 from manifests.schema import DOCUMENTS, RIGHTS
 
 ENDINGS = (".jsonl", ".parquet")
@@ -41,17 +40,12 @@ class WebDocuments:
 
     def __init__(self, source: str, *, leave_out: str = ""):
         """`leave_out` is an output folder that may lie inside the input folder."""
-        self.root, self.names = _lists(source, leave_out)
+        self.root, self.names = _lists(storage.absolute(source), leave_out)
         self.num_rows = sum(batch.num_rows for batch in self.batches(["document_id"]))
 
     def fingerprint(self) -> list:
         """Changes with the content of the lists."""
-        found = []
-        for name in self.names:
-            filesystem, inner = storage.resolve(storage.join(self.root, name))
-            with filesystem.open_input_file(inner) as stream:
-                found.append([name, sampled_hash(stream, stream.size())])
-        return found
+        return [[name, file_hash(storage.join(self.root, name))] for name in self.names]
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         for name in self.names:
@@ -69,23 +63,14 @@ class WebDocuments:
         return table if columns is None else table.select(list(columns))
 
 
-def files_below(folder: str, leave_out: str = "") -> list[tuple[str, int]]:
-    """`(name, bytes)` of all files below a folder, but for those of an output folder inside it."""
-    files = storage.list_files(folder, recursive=True)
-    if not leave_out or storage.is_uri(folder) or storage.is_uri(leave_out):
-        return files
-    inside = os.path.relpath(os.path.realpath(leave_out), os.path.realpath(folder)) + os.sep
-    return [file for file in files if not file[0].startswith(inside)]
-
-
 def _lists(source: str, leave_out: str) -> tuple[str, list[str]]:
     """`(folder, names of the lists in it)`."""
     if source.lower().endswith(ENDINGS):
         if not storage.exists(source):
             raise InputError(f"the list {source} does not exist")
         root, _, name = source.rpartition("/")
-        return root or ".", [name]
-    names = [name for name, _ in files_below(source, leave_out) if name.lower().endswith(ENDINGS)]
+        return root or "/", [name]
+    names = [name for name, _ in storage.files_below(source, leave_out) if name.lower().endswith(ENDINGS)]
     if not names:
         raise InputError(f"{source} holds no {' or '.join(ENDINGS)} list of documents")
     return source, names

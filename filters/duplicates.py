@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.columns import column
 from manifests.errors import ConfigError
@@ -56,20 +57,34 @@ class Criterion:
     def parse(cls, text: str) -> Criterion:
         """"COLUMN=SIMILARITY", or a column with a default."""
         name, _, value = text.partition("=")
-        if not value and name not in DEFAULTS:
+        known = next((value for column, value in DEFAULTS.items() if name.endswith(column)), None)
+        if not value and known is None:
             raise ConfigError(f"--by {text} needs a similarity, e.g. --by {name}=0.97; defaults are known for "
                               f"{', '.join(DEFAULTS)}")
         try:
-            return cls(column=name, min_similarity=float(value) if value else DEFAULTS[name])
+            return cls(column=name, min_similarity=float(value) if value else known)
         except ValueError:
             raise ConfigError(f"--by {text}: {value!r} is no number") from None
 
     @property
+    def is_hash(self) -> bool:
+        """Columns of pairs and samples have their side before the name: target_picture_hash."""
+        return self.column.endswith(HASH)
+
+    @property
     def min_cosine(self) -> float:
-        return 2 * self.min_similarity - 1 if self.column == HASH else self.min_similarity
+        return 2 * self.min_similarity - 1 if self.is_hash else self.min_similarity
 
     def similarity(self, cosine: np.ndarray) -> np.ndarray:
-        return (1 + cosine) / 2 if self.column == HASH else cosine
+        return (1 + cosine) / 2 if self.is_hash else cosine
+
+    def check(self, kind: pa.DataType) -> None:
+        """`ConfigError` where a column of this type cannot be compared."""
+        is_vector = (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+                     ) and pa.types.is_floating(kind.value_type)
+        if not (pa.types.is_string(kind) if self.is_hash else is_vector):
+            raise ConfigError(f"--by {self.column}: the column holds {kind}; compared are vectors of floats, and "
+                              f"hashes in columns whose name ends in {HASH}")
 
 
 class Vectors:
@@ -85,7 +100,7 @@ class Vectors:
         """One value a row: hex digits or a list of numbers. Null is never alike to anything."""
         values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
         valid = values.is_valid().to_numpy(zero_copy_only=False)
-        vectors = _bits(values.drop_null()) if self.criterion.column == HASH else _floats(values.drop_null())
+        vectors = _bits(values.drop_null()) if self.criterion.is_hash else self._floats(values.drop_null())
         self._rows.append(self._seen + np.flatnonzero(valid).astype(np.int64))
         self._seen += len(values)
         if len(vectors):
@@ -94,6 +109,16 @@ class Vectors:
                                   "numbers: they come from different models and cannot be compared")
             self.dim = vectors.shape[1]
             self._file.write(vectors.astype(np.float16).tobytes())
+
+    def _floats(self, values: pa.Array) -> np.ndarray:
+        if not len(values):
+            return np.empty((0, 0), np.float32)
+        if len(pc.unique(pc.list_value_length(values))) > 1:
+            raise ConfigError(f"{self.criterion.column} has lists of different lengths: it holds no vectors that could "
+                              "be compared")
+        flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        vectors = flat.reshape(len(values), -1)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
     def close(self) -> None:
         """Ends the writing; from here on vectors are read."""
@@ -235,14 +260,6 @@ def _bits(values: pa.Array) -> np.ndarray:
     """Hex digits as +-1 of unit length: the cosine is 1 - 2 * (differing bits) / (bits)."""
     raw = np.frombuffer(bytes.fromhex("".join(values.to_pylist())), np.uint8).reshape(-1, NUM_BITS // 8)
     return (np.unpackbits(raw, axis=1).astype(np.float32) * 2 - 1) / np.sqrt(NUM_BITS)
-
-
-def _floats(values: pa.Array) -> np.ndarray:
-    if not len(values):
-        return np.empty((0, 0), np.float32)
-    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    vectors = flat.reshape(len(values), -1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
 def scratch(folder: str, criteria: Sequence[Criterion]) -> list[Vectors]:

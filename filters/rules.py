@@ -45,6 +45,8 @@ class Rule:
         """Drop reason for each value, null where the rule holds."""
         result = pa.nulls(len(values), pa.string())
         values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        if pa.types.is_boolean(values.type) and self.allowed:
+            values = values.cast(pa.string())  # true, false
         if self.allowed:
             broken = pc.invert(pc.is_in(values, value_set=pa.array(self.allowed)))
             text = pc.binary_join_element_wise(FAILED.rstrip() if self.failure else f"{self.column} is",

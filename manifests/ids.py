@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import storage
+
 # Bytes of a file that go into its id: all of a small file, else evenly spaced pieces.
 # Reading 256 KiB keeps the listing of a million remote films affordable; the full
 # SHA-256 is taken later, when the file is read anyway.
@@ -54,6 +56,13 @@ def order_key(ids: pa.Array, seed: int = 0) -> np.ndarray:
         key ^= key >> np.uint64(shift)
         key *= np.uint64(factor)
     return key ^ (key >> np.uint64(31))
+
+
+def file_hash(path: str) -> str:
+    """`sampled_hash` of a file or object; `OSError` or `InputError` where it cannot be read."""
+    filesystem, inner = storage.resolve(path)
+    with filesystem.open_input_file(inner) as stream:
+        return sampled_hash(stream, stream.size())
 
 
 def sampled_hash(stream, num_bytes: int) -> str:

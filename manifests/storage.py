@@ -63,6 +63,15 @@ def list_files(root: str | os.PathLike, *, recursive: bool = False) -> list[tupl
     return sorted(files)
 
 
+def files_below(folder: str, leave_out: str = "") -> list[tuple[str, int]]:
+    """`(name, bytes)` of all files below a folder, but for those of an output folder inside it."""
+    files = list_files(folder, recursive=True)
+    if not leave_out or is_uri(folder) or is_uri(leave_out):
+        return files
+    inside = os.path.relpath(os.path.realpath(leave_out), os.path.realpath(folder)) + os.sep
+    return [file for file in files if not file[0].startswith(inside)]
+
+
 def list_folders(root: str | os.PathLike) -> list[str]:
     filesystem, inner = resolve(root)
     infos = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import storage
@@ -61,6 +62,7 @@ def _print_row(m: Manifest, row: dict, depth: int) -> None:
 def _print_rules(m: Manifest, row: dict, pad: str) -> None:
     for rule in m.header.get("rules", []):
         value, low, high = row.get(rule["column"]), rule["min"], rule["max"]
+        value = str(value).lower() if isinstance(value, bool) else value  # as the rules compare them
         if rule["allowed"]:
             held, bounds = value in rule["allowed"], f"one of {', '.join(rule['allowed'])}"
         else:
@@ -69,8 +71,10 @@ def _print_rules(m: Manifest, row: dict, pad: str) -> None:
         held = held or (value is None and rule.get("optional", False))
         shown = "null" if value is None else f"{len(value)} values" if isinstance(value, list) else clean(_short(value))
         print(f"{pad}  rule {'holds ' if held else 'BROKEN'} {bounds}: {shown}  ({rule['why']})")
-    for name, value in (m.header.get("policy") or {}).items():
-        print(f"{pad}  policy {name} = {value}")
+    policy = m.header.get("policy") or {}
+    for part in policy if isinstance(policy, list) else [policy]:  # dedupe has one of each column compared
+        for name, value in part.items():
+            print(f"{pad}  policy {name} = {value}")
 
 
 def _print_measures(m: Manifest, row: dict, pad: str) -> None:
@@ -90,8 +94,12 @@ def _print_measures(m: Manifest, row: dict, pad: str) -> None:
 
 def _parents(m: Manifest, row: dict):
     """Parent manifests with the ids of the rows that this one was made from."""
-    for relative in m.header["parents"]:
-        path = relative if storage.is_uri(relative) else posixpath.normpath(posixpath.join(m.path, relative))
-        parent = Manifest.open(path)
+    paths = [p if storage.is_uri(p) else posixpath.normpath(posixpath.join(m.path, p)) for p in m.header["parents"]]
+    parents = [Manifest.open(path) for path in paths]
+    for parent in parents:
         key = parent.stop.key
-        yield parent, [v for k, v in row.items() if (k == key or k.endswith(f"_{key}")) and v]
+        ids = [v for k, v in row.items() if (k == key or k.endswith(f"_{key}")) and v]
+        if sum(p.stop == parent.stop for p in parents) > 1:  # rows of several, each of which has some
+            there = parent.table([key], pc.is_in(pc.field(key), pa.array(ids, pa.string())))[key].to_pylist()
+            ids = [i for i in ids if i in there]
+        yield parent, ids

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pkgutil import resolve_name
 
 # command -> (function, one line of help, group)
@@ -69,6 +71,7 @@ def call(name: str, argv: list[str]) -> int:
     from manifests.errors import BerniniError
 
     try:
+        refuse_repeated(argv)
         function = resolve_name(COMMANDS[name][0])
         if name in TAKES_ARGV:
             return function(argv)
@@ -85,6 +88,16 @@ def call(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; finished work is kept, the same command resumes", file=sys.stderr)
         return 130
+
+
+def refuse_repeated(argv: Sequence[str]) -> None:
+    """`ConfigError` where an option is given twice: parsers keep the last one and say nothing."""
+    from manifests.errors import ConfigError
+
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    if twice := [name for name, num in Counter(names).items() if num > 1]:
+        raise ConfigError(f"{twice[0]} is given twice: give it once, and name all its values after it")
 
 
 EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",

@@ -120,6 +120,9 @@ def decide_again(argv: list[str]) -> int:
         print("\nFurther settings are those of `bernini run`, e.g. --similarity-min 0.7 --no-human-balance")
         return 0 if set(argv) & {"-h", "--help"} else 2
     m = _decidable(known.manifest)
+    if m.header.get("name") not in PIPELINES:
+        raise ManifestError(f"{m.path} was made by {m.header.get('name')!r}, which is no recipe and has no settings to "
+                            "decide with; `bernini filter` drops rows by rules over any columns")
     recipe = resolve_name(PIPELINES[m.header["name"]])
     if not hasattr(recipe.Config, "policy"):
         raise ManifestError(f"{recipe.RECIPE} decides while it runs: give `bernini run {recipe.RECIPE}` the other "

@@ -66,6 +66,8 @@ def dedupe(config: Config) -> Manifest:
         raise ConfigError("name at least one column with --by, e.g. --by picture_hash")
     for criterion in criteria:
         sources.require(criterion.column, "; picture_hash is added by: bernini measure MANIFEST --filters picture_hash")
+        criterion.check(sources.schema.field(criterion.column).type)
+    sources.check_keys()
     with tempfile.TemporaryDirectory(prefix="bernini-dedupe-") as folder:
         vectors = scratch(folder, criteria)
         keys, rank = _read(sources, vectors, config.seed)
@@ -82,18 +84,19 @@ def _read(sources: Sources, vectors: list, seed: int) -> tuple[pa.Array, np.ndar
     keys: list[pa.Array] = []
     values: list[list[np.ndarray]] = [[] for _ in qualities]
     columns = [stop.key, "drop_reason", *(v.criterion.column for v in vectors), *(c for g in qualities for c in g)]
-    for batch in sources.batches(list(dict.fromkeys(columns))):
-        keys.append(batch[stop.key].combine_chunks())
-        dropped = pc.is_valid(batch["drop_reason"])
+    try:
+        for batch in sources.batches(list(dict.fromkeys(columns))):
+            keys.append(batch[stop.key].combine_chunks())
+            dropped = pc.is_valid(batch["drop_reason"])
+            for stored in vectors:
+                column = batch[stored.criterion.column].combine_chunks()
+                stored.append(pc.if_else(dropped, pa.scalar(None, column.type), column))
+            for group, parts in zip(qualities, values, strict=True):
+                parts.append(np.prod([_numbers(batch[c]) for c in group], axis=0))
+    finally:
         for stored in vectors:
-            column = batch[stored.criterion.column].combine_chunks()
-            stored.append(pc.if_else(dropped, pa.scalar(None, column.type), column))
-        for group, parts in zip(qualities, values, strict=True):
-            parts.append(np.prod([_numbers(batch[c]) for c in group], axis=0))
-    for stored in vectors:
-        stored.close()
+            stored.close()
     all_keys = pa.concat_arrays(keys) if keys else pa.array([], pa.string())
-    sources.check_keys(all_keys)
     ranks = quality_rank([np.concatenate(parts) for parts in values], order_key(all_keys, seed))
     return all_keys, ranks
 

@@ -38,7 +38,7 @@ class Config:
     write: str
     """Folder for the rows with their new drop reasons; it must not hold a manifest yet."""
     keep: tuple[str, ...] = ()
-    """Conditions: COLUMN<=NUMBER, COLUMN>=NUMBER, or COLUMN=WORD|WORD."""
+    """Conditions: COLUMN<=NUMBER, COLUMN>=NUMBER, COLUMN=WORD|WORD, or COLUMN=true."""
     rights: str = "any"
     """any, known (leaves out unknown licences), research (also no-derivatives), commercial (also non-commercial)."""
     keep_unmeasured: bool = False
@@ -86,6 +86,7 @@ def filter_rows(config: Config) -> Manifest:
         if rule.column not in {f.name for f in new}:
             sources.require(rule.column, f"; it has {', '.join(sources.schema.names)}")
             _check_type(rule, sources.schema.field(rule.column))
+    sources.check_keys()
     schema = pa.schema([*(f for f in sources.schema if f.name not in {n.name for n in new}), *new])
     with ManifestWriter(config.write, sources.stop, schema) as writer:
         for batch in sources.batches():
@@ -99,6 +100,10 @@ def filter_rows(config: Config) -> Manifest:
 
 def _check_type(rule: Rule, field: pa.Field) -> None:
     text = pa.types.is_string(field.type)
+    if pa.types.is_boolean(field.type):
+        if not rule.allowed or set(rule.allowed) - {"true", "false"}:
+            raise ConfigError(f"the column {field.name} holds true and false: write {field.name}=true or =false")
+        return
     number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
     if (rule.allowed and not text) or (not rule.allowed and not number):
         raise ConfigError(f"the column {field.name} holds {field.type}: "

@@ -8,6 +8,7 @@ carried along to the samples, all further columns as JSON in `extra`.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -113,9 +114,9 @@ def _read_list(file: str) -> Iterator[dict]:
             return
         text = storage.read_bytes(file).decode("utf-8-sig")
         if file.lower().endswith(".csv"):
-            yield from csv.DictReader(text.splitlines())
+            yield from csv.DictReader(io.StringIO(text, newline=""))
             return
-        for line in text.splitlines():
+        for line in io.StringIO(text, newline=None):  # ends at newlines only: a JSON text may hold U+2028
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):

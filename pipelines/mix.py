@@ -11,14 +11,15 @@ Pair data (V.P., I.P.) decay linearly to nothing over stage IIa: the weights wri
 the stage's start (`--progress`). The released trainer reads a changing schedule and cannot run it, so
 `--snapshots N` writes N constant ones (mix_snapshots.py) and `--simulate` prints what they draw.
 
-Memory: rows pass in batches; what is held is a few numbers for each data set.
+Memory: rows pass in batches; what is held is eight bytes a row and a few numbers for each data set.
+Manifests that are mixtures themselves are left out: `OUT/samples/*` may hold what an earlier call wrote.
 
-    bernini mix OUT/samples/* --stage IIa --rights research --output OUT --steps 20000 --samples-per-step 64
+    bernini mix OUT/samples/* --stage IIa --rights research --output MIX --steps 20000 --samples-per-step 64
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ from .place import Place
 from .run import finish
 from .sources import Sources
 
+MIX = "mix"  # name of the manifests written here
 Key = tuple[str, str]  # (source_name, task)
 NUM_TOKENS = column("num_tokens", pa.int64(), "tokens of all streams at 480p, and of the text", "tokens")
 WEIGHT = column("weight", pa.float64(), "share of all draws of the stage; over a data set they add up to its share")
@@ -82,6 +84,9 @@ class Config:
     def __post_init__(self):
         if self.snapshots < 1:
             raise ConfigError(f"snapshots is {self.snapshots}; it must be at least 1")
+        if self.snapshots > max(1, self.steps):
+            raise ConfigError(f"--snapshots {self.snapshots} cuts the stage into parts of steps, and --steps is "
+                              f"{self.steps}: give the steps of the stage, at least one a snapshot")
         if self.steps and not (self.samples_per_step or self.tokens_per_step):
             raise ConfigError("--steps needs --samples-per-step or --tokens-per-step")
 
@@ -116,9 +121,10 @@ def main(argv: list[str]) -> int:
 
 
 def mix(config: Config) -> Manifest:
-    blend, sources = config.mixture(), Sources(config.manifests, "samples")
+    blend, sources = config.mixture(), Sources(unmixed(config.manifests), "samples")
     for name in NEEDED:
         sources.require(name)
+    sources.check_keys()
     ruled = Ruled(sources, config.rights)
     amounts = count(ruled)
     counts = {key: amount.samples for key, amount in amounts.items()}
@@ -135,6 +141,16 @@ def mix(config: Config) -> Manifest:
         write_snapshots(run, config.trainer_data)
     print(f"manifest  {manifest.path}")
     return manifest
+
+
+def unmixed(paths: Sequence[str]) -> list[str]:
+    """The manifests that are no mixtures: those hold rows of the others again."""
+    mixed = [path for path in paths if Manifest.open(path).header.get("name") == MIX]
+    if mixed and len(mixed) == len(paths):
+        raise ConfigError(f"{', '.join(mixed)}: a mixture is not mixed again; name the samples that it was made of")
+    for path in mixed:
+        print(f"left out: {path} is a mixture itself")
+    return [path for path in paths if path not in mixed]
 
 
 class Ruled:
@@ -200,7 +216,7 @@ def write(config: Config, blend: Mixture, sources: Sources, ruled: Ruled, amount
     settings = [config.stage, sorted(config.weight), config.rights, config.progress]
     made_by = {n.name: {"op": "filters.licence:ClassifyLicence"} for n in new[:2]} | {
         "num_tokens": {"op": "manifests.sample_size:sample_tokens"}, "weight": {"op": "pipelines.mix:mix"}}
-    target = Place(config.output, "mix", config).target("samples", (), parents=sources.manifests, settings=settings,
+    target = Place(config.output, MIX, config).target("samples", (), parents=sources.manifests, settings=settings,
                                                         rules=ruled.rules, policy=blend,
                                                         made_by=sources.owners | made_by)
     return finish(target, schema, _weighted(ruled, amounts, shares))

@@ -8,6 +8,7 @@ ones get a folder of their own, from the first stop that they touch.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
@@ -32,7 +33,7 @@ class Place:
                policy: object = None, made_by: dict[str, dict] | None = None) -> Target:
         """`made_by` names the owners of columns that no stage of this stop makes."""
         identity = [SCHEMA_VERSION, stop, self.name, [s.fingerprint() for s in stages], plain(settings),
-                    list(sources), [posixpath.basename(p.path.rstrip("/")) for p in parents]]
+                    list(sources), [_identity(p) for p in parents]]
         folder = storage.join(self.root, stop, f"{self.name}-{digest(identity, length=8)}")
         return Target(path=folder, stop=stop, header={
             "name": self.name, "row": STOPS[stop].row, "parents": [storage.relative(p.path, folder) for p in parents],
@@ -52,3 +53,14 @@ def owners(stages: Sequence[Stage]) -> dict[str, dict]:
             found[column.name] = known.get(column.name) or {"op": stage.op, **plain(stage.kwargs)}
         found |= known
     return found
+
+
+def _identity(parent: Manifest) -> object:
+    """What stands for the rows of a parent: its folder's name, which says it all where it is one of ours.
+
+    `filter`, `dedupe` and `decide --write` write to folders that a user names: there the header counts too.
+    """
+    name, header = posixpath.basename(parent.path.rstrip("/")), parent.header
+    if re.fullmatch(re.escape(header.get("name", "")) + "-[0-9a-f]{8}", name):
+        return name
+    return [name, digest([header.get(key) for key in ("parts", "rows", "drops", "rules", "config", "parents")])]

@@ -8,13 +8,15 @@ from manifests import storage
 from manifests.columns import add_issues, column, require, set_column
 from manifests.errors import MediaError
 from manifests.media import probe
+from manifests.messages import input_kinds
 from manifests.schema import PAIRS
 from manifests.spans import read_image
+from manifests.tasks import TASKS
 
 from .entries import kind_of
 
 _SPANS = tuple(f"{side}_{part}" for side in ("source", "target") for part in ("start_s", "end_s", "duration_s"))
-MEDIA = column("media", pa.string(), "good, missing, unreadable, or no target")
+MEDIA = column("media", pa.string(), "good, missing, unreadable, no target, or not what its task takes")
 
 
 class CheckMedia:
@@ -24,7 +26,7 @@ class CheckMedia:
     inside the video. A row whose media cannot be used keeps its paths.
     """
 
-    reads = ("source_path", "target_path", "mask_path", "conditions", "target_start_s", "target_end_s")
+    reads = ("task", "source_path", "target_path", "mask_path", "conditions", "target_start_s", "target_end_s")
     adds = (*(PAIRS.schema.field(name) for name in (*_SPANS, "conditions")), MEDIA)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -47,9 +49,15 @@ class CheckMedia:
             if not storage.exists(path):
                 return found | {"media": "missing"}, f"there is no file {path}"
         try:
-            return found | self._spans(row), ""
+            found |= self._spans(row)
         except MediaError as error:
             return found | {"media": "unreadable"}, str(error)
+        task, kinds, made = TASKS[row["task"]], input_kinds(row | found), kind_of(row["target_path"])
+        if task.takes(kinds) and made == task.output:
+            return found, ""
+        return found | {"media": "not what its task takes"}, (
+            f"the task {task.name} makes a target of the kind {task.output} from {task.inputs or 'nothing'}; here the "
+            f"target is of the kind {made}, the inputs are {kinds or 'nothing'}")
 
     def _spans(self, row: dict) -> dict:
         found = {}

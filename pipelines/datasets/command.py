@@ -8,9 +8,11 @@ by and the licence its authors state.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pkgutil import resolve_name
 
 import pyarrow as pa
@@ -20,8 +22,8 @@ from datagen.build_samples import BuildSamples
 from filters.rules import Rule
 from manifests import storage
 from manifests.columns import ACCOUNT, column
-from manifests.errors import ConfigError
-from manifests.ids import digest, make_id
+from manifests.errors import ConfigError, InputError
+from manifests.ids import digest, file_hash, make_id
 from manifests.manifest import Manifest, live
 from manifests.media_store import MediaStore
 from manifests.schema import CANDIDATES, SAMPLES
@@ -32,9 +34,10 @@ from ..recipe import RunConfig, Steps, apply_rules
 from ..run import require_accepted
 from ..stage import Stage
 from . import DATASETS
-from .entries import Entry, base_of, kind_of, task_of
+from .entries import TABLES, Entry, base_of, is_file, kind_of, task_of
 
 ROWS = 4096
+CACHED = 65_536  # hashes of files that several rows may name
 EXTRA = (
     column("source_name", pa.string(), "data set it counts as in a mixture"),
     column("instruction", pa.string(), "what to change, or what is seen, as the data set says it"),
@@ -89,9 +92,9 @@ def _about(name: str) -> str:
 def import_dataset(config: Config) -> Iterator[Manifest]:
     """CANDIDATES, PAIRS and SAMPLES as they finish; `RunStopped` where no pair has its media."""
     layout, steps = resolve_name(DATASETS[config.dataset]), Steps(config, f"import-{config.dataset}")
-    settings = [config.input, config.source_name, config.licence]
+    settings = [_root(config), config.source_name, config.licence]
     found = steps.finish("candidates", SCHEMA, _tables(layout, config), settings=settings,
-                         sources=[_fingerprint(layout, config.input)])
+                         sources=[_fingerprint(layout, config)])
     yield found
     own = [Stage(op=op, kwargs={"root": config.media_root}, batch_size=8) for op in getattr(layout, "STAGES", ())]
     stages = (*own, Stage(op="pipelines.datasets.check_media:CheckMedia", batch_size=64), apply_rules(*RULES))
@@ -100,40 +103,68 @@ def import_dataset(config: Config) -> Iterator[Manifest]:
     yield steps.finish("samples", SAMPLES.schema, _samples(pairs), parents=[pairs], settings="source_name")
 
 
-def _fingerprint(layout, root: str) -> str:
-    """Changes when a list of the data set does (or, where the files are the list, a file)."""
-    return digest(storage.list_files(base_of(root), recursive=getattr(layout, "DEEP", False)))
+def _root(config: Config) -> str:
+    """The data set as an absolute path or URI: rows must open from everywhere."""
+    return storage.absolute(config.input).rstrip("/") or "/"
+
+
+def _fingerprint(layout, config: Config) -> str:
+    """Changes with the content of the data set's lists (or, where the files are the list, with that of a file)."""
+    root = _root(config)
+    if is_file(root):
+        return digest(_content(root))
+    if getattr(layout, "DEEP", False):
+        names = [name for name, _ in storage.files_below(root, config.output)]
+    else:
+        names = [name for name, _ in storage.list_files(root) if is_file(name)]
+    return digest([[name, _content(storage.join(root, name))] for name in names])
+
+
+def _content(path: str) -> str | None:
+    """Hash of a file: of all bytes of a list, of pieces of a medium or shard; None where it cannot be read."""
+    try:
+        if not path.lower().endswith(TABLES):
+            return file_hash(path)
+        filesystem, inner = storage.resolve(path)
+        with filesystem.open_input_file(inner) as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()
+    except (OSError, InputError):
+        return None  # whoever needs it says so
 
 
 def _tables(layout, config: Config) -> Iterator[pa.Table]:
-    store, rows = MediaStore(config.media_root), []
-    for number, entry in enumerate(layout.entries(config.input.rstrip("/") or "/", store)):
-        rows.append(_row(entry, number, layout, config))
+    store, content, rows = MediaStore(config.media_root), lru_cache(CACHED)(_content), []
+    own = {"leave_out": config.output} if getattr(layout, "DEEP", False) else {}
+    for number, entry in enumerate(layout.entries(_root(config), store, **own)):
+        rows.append(_row(entry, number, layout, config, content))
         if len(rows) == ROWS:
             yield pa.Table.from_pylist(rows, SCHEMA)
             rows = []
     yield pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _row(entry: Entry, number: int, layout, config: Config) -> dict:
+def _row(entry: Entry, number: int, layout, config: Config, content: Callable[[str], str | None]) -> dict:
+    """`content` gives the hash of a file: with the source's name it tells data sets of one layout apart."""
     task = task_of(entry)
     if task not in TASKS:
         raise ConfigError(f"row {number} of {config.input} has the task {task!r}; known: {', '.join(TASKS)}")
     start, end = entry.target_span or (None, None)
 
     def name(path: str | None) -> str | None:  # ids must not change with the place of input and output
-        return path and path.removeprefix(base_of(config.input)).removeprefix(config.media_root)
+        return path and path.removeprefix(base_of(_root(config))).removeprefix(config.media_root)
 
     extra = {k: v for k, v in entry.extra.items() if v not in (None, "", [])}
+    source_name = config.source_name or entry.source_name or layout.NAME
+    media = [[name(path), content(path)] for path in (entry.source, entry.target) if path]
     return {
-        "pair_id": make_id("pair", config.dataset, number, *map(name, (entry.source, entry.target))),
-        "video_id": make_id("video", name(entry.source or entry.target)), "recipe": f"import-{config.dataset}",
+        "pair_id": make_id("pair", config.dataset, source_name, number, media, entry.text),
+        "video_id": make_id("video", source_name, media[:1]), "recipe": f"import-{config.dataset}",
         "task": task, "edit": entry.edit, "source_path": entry.source, "target_path": entry.target,
         "target_start_s": start, "target_end_s": end, "mask_path": entry.mask,
         "conditions": [{"role": c.role, "kind": kind_of(c.path), "path": c.path} for c in entry.conditions],
         "licence": entry.licence or config.licence or layout.LICENCE, "source_url": entry.source_url,
         "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str) if extra else None,
-        "source_name": config.source_name or entry.source_name or layout.NAME,
+        "source_name": source_name,
         "instruction": entry.text or None, "reasoning": entry.reasoning, "issues": [], "num_attempts": 1,
     }
 

@@ -18,6 +18,7 @@ from manifests.errors import InputError
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
+SHARDS = (".tar", ".tar.gz", ".tgz")
 PIECE = 1 << 20
 MAX_RECORD = 64 << 20  # characters of one JSON value; masks of a whole video stay below
 
@@ -91,9 +92,14 @@ def find_tables(root: str, name: str, *, endings: Sequence[str] = TABLES) -> lis
     return found
 
 
+def is_file(root: str) -> bool:
+    """Is the input one list or one shard, by its ending? Else it is a folder."""
+    return root.lower().endswith((*TABLES, *SHARDS))
+
+
 def base_of(root: str) -> str:
     """The folder that relative paths count from."""
-    return posixpath.dirname(root) or "." if root.lower().endswith(TABLES) else root
+    return posixpath.dirname(root) if is_file(root) else root
 
 
 def records(file: str, needed: Sequence[str] = ()) -> Iterator[dict]:

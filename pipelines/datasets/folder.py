@@ -38,9 +38,10 @@ _ENDING = re.compile(rf"^(?P<name>.+?)[._-](?P<role>{'|'.join(sorted(_ROLE_OF, k
 MAX_PROMPT_BYTES = 1 << 20
 
 
-def entries(root: str, store=None) -> Iterator[Entry]:
+def entries(root: str, store=None, *, leave_out: str = "") -> Iterator[Entry]:
+    """`leave_out` is an output folder that may lie inside the data set."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    files = storage.list_files(root, recursive=True)
+    files = storage.files_below(root, leave_out)
     for file, num_bytes in files:
         if found := _place(file):
             groups[found[0]][found[1]].append((storage.join(root, file), num_bytes))

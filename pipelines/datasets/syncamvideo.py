@@ -25,13 +25,14 @@ WHY = "rendered scenes seen by 36 cameras; one folder of videos a scene"
 INSTRUCTION = "Show the same scene at the same moments, filmed by a camera that stands somewhere else."
 
 
-def entries(root: str, store=None) -> Iterator[Entry]:
+def entries(root: str, store=None, *, leave_out: str = "") -> Iterator[Entry]:
+    """`leave_out` is an output folder that may lie inside the data set."""
     tops = (storage.join(root, "train"), root)
     top = next((p for p in tops if storage.list_folders(storage.join(p, "videos"))), None)
     if top is None:
         raise InputError(f"{root} has no folder train/videos/ with scenes in it, so it is not laid out as {NAME}")
     scenes: dict[str, list[str]] = defaultdict(list)
-    for file, _ in storage.list_files(storage.join(top, "videos"), recursive=True):
+    for file, _ in storage.files_below(storage.join(top, "videos"), leave_out):
         if file.endswith(".mp4") and "/" in file:
             scenes[file.rsplit("/", 1)[0]].append(file)
     if not scenes:

@@ -17,7 +17,7 @@ from manifests import storage
 from manifests.errors import InputError
 from manifests.media_store import MediaStore
 
-from .entries import IMAGES, VIDEOS, Condition, Entry
+from .entries import IMAGES, SHARDS, VIDEOS, Condition, Entry
 from .folder import _ROLE_OF
 
 NAME, LICENCE = "webdataset", None
@@ -29,8 +29,8 @@ PROMPTS = ("prompt", "instruction", "caption", "text")
 
 
 def entries(root: str, store: MediaStore) -> Iterator[Entry]:
-    shards = [root] if root.endswith(".tar") else [storage.join(root, name) for name, _ in storage.list_files(root)
-                                                   if name.endswith((".tar", ".tar.gz", ".tgz"))]
+    shards = [root] if root.lower().endswith(SHARDS) else [storage.join(root, name) for name, _ in
+                                                           storage.list_files(root) if name.lower().endswith(SHARDS)]
     if not shards:
         raise InputError(f"{root} holds no .tar file, so there are no shards to read")
     for shard in shards:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datagen.build_documents import BuildDocuments
-from datagen.documents import ChooseKeyFrames, WebDocuments, files_below
+from datagen.documents import ChooseKeyFrames, WebDocuments
 from filters.balance import rank_within
 from filters.rules import Decisions, Rule
 from manifests import storage
@@ -149,7 +149,7 @@ def _films(config: Config) -> Iterator[tuple[str, Manifest]]:
 def _web(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages, rules = Steps(config, RECIPE), build(config), config.document_rules()
     listed = WebDocuments(config.input, leave_out=config.output)
-    pictures = files_below(config.image_root, config.output)
+    pictures = storage.files_below(config.image_root, config.output)
     yield "measured", (measured := steps.run("documents", listed, stages["measured"], rows_per_block=16,
                                              sources=[listed.fingerprint(), pictures]))
     decisions = decide(measured, rules)

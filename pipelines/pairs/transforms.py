@@ -14,8 +14,10 @@ and 480p, named by content below `<output>/media`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from datagen.build_samples import BuildSamples
 from datagen.subtitles import LINES, scripts_here
@@ -75,8 +77,12 @@ class Config(SegmenterConfig, PoseConfig, ClipConfig):
             raise ConfigError("transforms and per_clip: at least one of each")
         if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
             raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
-        if self.fps <= 0 or self.short_px < 16 or self.short_px % 2:
-            raise ConfigError(f"fps {self.fps:g} must be above 0, short_px {self.short_px} even and at least 16")
+        if not 0 < self.fps < inf or self.short_px < 16 or self.short_px % 2:
+            raise ConfigError(f"fps {self.fps:g} must be a number above 0, short_px {self.short_px} even and "
+                              "at least 16")
+        for folder in self.fonts:
+            if not os.path.isdir(folder):
+                raise ConfigError(f"there is no folder {folder}, which --fonts names")
         if "segmenter" in needs and not self.segmenter:
             raise ConfigError(f"{', '.join(n for n in self.transforms if n in MASKED)} need a segmenter: "
                               "--segmenter classical or grounded-sam2")

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -145,6 +146,29 @@ def test_a_second_export_gives_the_same_bytes(exported, tmp_path):
     before = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     export_trainer(write(tmp_path, rows), str(folder), quiet=True)
     assert {p.name: p.read_bytes() for p in folder.glob("*.parquet")} == before
+
+
+def test_cuts_are_named_by_content(files, tmp_path):
+    """A file that was replaced under its name is cut again; a folder that moved is not."""
+    from manifests.trainer_form import export_trainer
+
+    def cuts(video: Path) -> dict[str, int]:
+        row = sample(files, 0, "t2v", "text video_gen", videos=[video_item(str(video), 0.4, 2.4)])
+        assert export_trainer(write(tmp_path, [row]), str(tmp_path / "out"), quiet=True) == 0
+        return {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "media").iterdir()}
+
+    video, moved = tmp_path / "in" / "a.mp4", tmp_path / "moved" / "a.mp4"
+    video.parent.mkdir()
+    shutil.copy(files / "short.mp4", video)
+    first = cuts(video)
+    video.parent.rename(moved.parent)
+    assert len(first) == 1 and cuts(moved) == first
+    shutil.copy(files / "long.mp4", moved)
+    assert first.items() < cuts(moved).items()
+    moved.unlink()
+    row = sample(files, 0, "t2v", "text video_gen", videos=[video_item(str(moved), 0.4, 2.4)])
+    assert export_trainer(write(tmp_path, [row]), str(tmp_path / "out"), quiet=True) == 1
+    assert f"cannot open {moved}: " in json.loads((tmp_path / "out/account.jsonl").read_text())["left_out"]
 
 
 def test_the_weight_of_a_file_is_that_of_its_samples(files, tmp_path):

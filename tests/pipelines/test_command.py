@@ -41,6 +41,18 @@ def test_errors_are_one_line_with_a_non_zero_exit(bernini, tmp_path, argv, words
     assert code == 2 and words in err and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("argv, option", [
+    (("filter", "M", "--keep", "a<=1", "--keep", "b<=1", "--write", "W"), "--keep"),
+    (("mix", "M", "--stage", "IIa", "--weight", "a=1", "--weight=b=2", "--output", "O"), "--weight"),
+    (("dedupe", "M", "--by", "picture_hash", "--by", "video_embedding=0.9", "--write", "W"), "--by"),
+    (("decide", "M", "--similarity-min", "0.7", "--similarity_min", "0.8"), "--similarity-min"),
+    (("generate", "--model", "M", "--images", "a.png", "--images", "b.png"), "--images"),
+])
+def test_an_option_given_twice_is_refused(bernini, argv, option):
+    code, _, err = bernini(*argv)
+    assert code == 2 and err == f"error: {option} is given twice: give it once, and name all its values after it\n"
+
+
 def test_a_wrong_flag_value_is_explained(bernini):
     code, out, err = bernini("run", "video-pairs", "--input", "a", "--output", "b", "--similarity-min", "high")
     assert code == 2 and "similarity-min" in out + err and "high" in out + err

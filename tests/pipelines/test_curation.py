@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from manifests.ids import make_id
 from manifests.manifest import Manifest, ManifestWriter, live
 from manifests.messages import video_item
-from manifests.schema import CLIPS, SAMPLES
+from manifests.schema import CLIPS, PAIRS, SAMPLES
 from manifests.spans import read_span
 from manifests.video_writer import write_video
 from pipelines.local import build
@@ -155,6 +157,36 @@ def test_dedupe_says_what_is_missing(bernini, film_run, tmp_path):
     assert code == 2 and "rows of one kind" in err
 
 
+def hashed(path, rows: list[dict], kind: pa.DataType) -> str:
+    """Samples with further columns of the target."""
+    schema = pa.schema([*SAMPLES.schema, ("target_picture_hash", kind), ("target_marks", pa.list_(pa.float64()))])
+    common = {"task": "t2i", "source_name": "made", "issues": [], "num_attempts": 1, "weight": 1.0}
+    with ManifestWriter(str(path), SAMPLES, schema) as writer:
+        writer.append(pa.Table.from_pylist([common | row for row in rows], schema))
+        return writer.commit(name="made", owners={}).path
+
+
+def test_samples_are_compared_by_the_hashes_of_a_side(bernini, tmp_path):
+    pytest.importorskip("faiss")
+    rows = [{"sample_id": f"s-{n:016x}", "target_picture_hash": text * 64, "target_marks": [0.5] * n}
+            for n, text in enumerate(("a", "a", "5", None)) if text] + [{"sample_id": "s-" + "f" * 16}]
+    path = hashed(tmp_path / "s", rows, pa.string())
+    for by in ("target_picture_hash=0.88", "target_picture_hash"):
+        code, out, err = bernini("dedupe", path, "--by", by, "--write", tmp_path / by)
+        assert code == 0 and "4 rows, 1 repeat another one, in 1 groups" in out, err
+        found = Manifest.open(str(tmp_path / by)).table().to_pylist()
+        assert [r["duplicate_group"] is not None for r in found] == [True, True, False, False]
+        assert {r["duplicate_similarity"] for r in found} == {None, 1.0}
+    other = hashed(tmp_path / "n", [{"sample_id": "s-" + "e" * 16, "target_picture_hash": 7}], pa.int64())
+    for manifests, by, words in (([path], "weight=0.9", "the column holds double; compared are vectors of floats"),
+                                 ([path], "images=0.9", "the column holds list<"),
+                                 ([path], "target_marks=0.9", "lists of different lengths"),
+                                 ([other], "target_picture_hash=0.9", "the column holds int64"),
+                                 ([path, other], "target_picture_hash", "int64 in one manifest and string in another")):
+        code, _, err = bernini("dedupe", *manifests, "--by", by, "--write", tmp_path / "x")
+        assert code == 2 and words in err and not (tmp_path / "x").exists(), err
+
+
 SETS = {"inhouse-t2v": ("t2v", "MIT", 40, 5.0), "video-pairs": ("v2v", "CC BY 4.0", 60, 4.0),
         "pico-banana-400k": ("i2i", "CC BY-NC-ND 4.0", 20, 0.0), "vace-hq": ("v2v", None, 5, 6.1)}
 
@@ -197,6 +229,42 @@ def test_filter_keeps_what_its_rules_say(bernini, samples, tmp_path):
     assert code == 0 and Manifest.open(str(tmp_path / "h")).header["drops"] == {"because": 4}
 
 
+def test_true_and_false_are_words_of_a_rule(bernini, tmp_path):
+    schema = pa.schema([*SAMPLES.schema, ("is_human", pa.bool_())])
+    rows = [{"sample_id": f"s-{n}", "is_human": value, "issues": [], "num_attempts": 1}
+            for n, value in enumerate((True, False, None))]
+    with ManifestWriter(str(tmp_path / "s"), SAMPLES, schema) as writer:
+        writer.append(pa.Table.from_pylist(rows, schema))
+        writer.commit(name="made", owners={}, parents=[], versions={})
+    for word, reasons in (("true", [None, "is_human is false", "is_human is unknown"]),
+                          ("false", ["is_human is true", None, "is_human is unknown"])):
+        code, _, err = bernini("filter", tmp_path / "s", "--keep", f"is_human={word}", "--write", tmp_path / word)
+        assert code == 0 and Manifest.open(str(tmp_path / word)).table()["drop_reason"].to_pylist() == reasons, err
+    assert "rule holds  one of true: true" in bernini("why", tmp_path / "true", "s-0")[1]
+    for rule in ("is_human=yes", "is_human<=1"):
+        code, _, err = bernini("filter", tmp_path / "s", "--keep", rule, "--write", tmp_path / "x")
+        assert code == 2 and "holds true and false: write is_human=true or =false" in err
+
+
+def test_filtered_and_compared_rows_can_be_asked_about_but_not_decided_again(bernini, tmp_path):
+    pytest.importorskip("faiss")
+    for name, stop, field in (("a", CLIPS, "video_embedding"), ("b", CLIPS, "video_embedding"), ("p", PAIRS, "mark")):
+        schema = pa.schema([*stop.schema, (field, pa.list_(pa.float32()))])
+        row = {stop.key: make_id("clip", name), "issues": [], "num_attempts": 1, "licence": "MIT", field: [1.0, 0.0]}
+        with ManifestWriter(str(tmp_path / name), stop, schema) as writer:
+            writer.append(pa.Table.from_pylist([row], schema))
+            writer.commit(name="made", owners={}, parents=[], versions={})
+    code, _, err = bernini("dedupe", tmp_path / "a", tmp_path / "b", "--by", "video_embedding", "--write", tmp_path / "u")
+    assert code == 0, err
+    for name in "ab":  # each lies in one of two parents
+        code, out, err = bernini("why", tmp_path / "u", make_id("clip", name))
+        assert code == 0 and "policy column = video_embedding" in out and "policy min_similarity = 0.96" in out, err
+        assert out.count(f"clip {make_id('clip', name)}: accepted") >= 1
+    assert bernini("filter", tmp_path / "p", "--rights", "known", "--write", tmp_path / "k")[0] == 0
+    code, _, err = bernini("decide", tmp_path / "k")
+    assert code == 2 and "was made by 'filter', which is no recipe" in err
+
+
 def mixed(out: str) -> pa.Table:
     return Manifest.open(out.split()[-1]).table()
 
@@ -213,6 +281,36 @@ def test_weights_add_up_to_the_shares_and_stay_in_proportion(bernini, samples, t
     assert rows[1]["weight"] == pytest.approx(2 * rows[2]["weight"])
     assert rows[1]["num_tokens"] == 17 * 1560 + 512 and rows[1]["licence_id"] == "MIT"  # 5 s: 65 of 80 frames
     assert "nothing is there of T2I 31, I2V 0.4, IV2V 0.3, I.P. 11" in out
+
+
+def test_parents_of_one_name_are_told_apart(bernini, samples, tmp_path):
+    """`--write` takes any name: two manifests of it are two mixtures, and one that was copied stays the same."""
+    found = {}
+    for rule in ("weight<=1.5", "weight>=1.5"):
+        kept = tmp_path / rule[6] / "kept"
+        assert bernini("filter", samples, "--keep", rule, "--write", kept)[0] == 0
+        code, out, err = bernini("mix", kept, "--stage", "even", "--output", tmp_path / "m")
+        assert code == 0, err
+        found[rule] = out.split()[-1]
+        assert pc.sum(pc.is_null(mixed(out)["drop_reason"])).as_py() == Manifest.open(str(kept)).header["accepted"]
+    assert len(set(found.values())) == 2
+    shutil.copytree(tmp_path / "<" / "kept", tmp_path / "copy" / "kept")
+    assert bernini("mix", tmp_path / "copy/kept", "--stage", "even", "--output", tmp_path / "m")[1].split()[-1] == found[
+        "weight<=1.5"]
+
+
+def test_rows_that_come_twice_are_refused_and_mixtures_are_left_out(bernini, samples, tmp_path):
+    for words in (("mix", samples, samples, "--stage", "even", "--output", tmp_path / "x"),
+                  ("filter", samples, samples, "--keep", "weight<=1.5", "--write", tmp_path / "x")):
+        code, _, err = bernini(*words)
+        assert code == 2 and "share 125 rows (equal sample_id): name each one once" in err
+    assert not (tmp_path / "x").exists()
+    shutil.copytree(samples, tmp_path / "samples" / "own")
+    first = bernini("mix", tmp_path / "samples/own", "--stage", "even", "--output", tmp_path)[1].split()[-1]
+    code, out, err = bernini("mix", *sorted((tmp_path / "samples").iterdir()), "--stage", "even", "--output", tmp_path)
+    assert code == 0 and f"left out: {first} is a mixture itself" in out and out.split()[-1] == first, err
+    code, _, err = bernini("mix", first, "--stage", "even", "--output", tmp_path)
+    assert code == 2 and "name the samples that it was made of" in err
 
 
 def test_rights_leave_out_what_may_not_be_used(bernini, samples, tmp_path):
@@ -267,5 +365,8 @@ def test_snapshots_decay_and_are_what_the_trainer_reads(bernini, samples, tmp_pa
     drawn = [int(line.split()[2].replace(",", "")) for line in out.splitlines() if line.startswith("  video-pairs")]
     assert len(drawn) == 4 and drawn == sorted(drawn, reverse=True) and sum(drawn) < 4000  # of 16,000 draws
     assert abs(drawn[0] - 4000 * 11 * 0.875 / (46.4 + 11 * 0.875)) < 150  # five standard deviations
+    for steps in ((), ("--steps", "3", "--samples-per-step", "16")):
+        code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--snapshots", "4", *steps)
+        assert code == 2 and "--snapshots 4 cuts the stage into parts of steps" in err
     code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, "--trainer-data", tmp_path)
     assert code == 2 and "has no data.yaml" in err

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datagen.documents import WebDocuments
 from filters.documents import bits_apart, difference_hash, repetition
 from manifests.errors import ConfigError, InputError, RunStopped
 from pipelines.pairs.interleaved import Config, run_steps
@@ -129,6 +130,13 @@ def test_every_line_is_a_row_with_its_reason(stops):
     assert reasons["5"] == "num_words<20" and reasons["6"] == "repetition>0.3"
     assert reasons["7"] == "num_images<3" and reasons["8"] == "num_images>8"
     assert [reasons["1"], reasons["2"], reasons["13"]] == ["", "", ""]
+
+
+def test_a_relative_input_gives_rows_that_open_from_everywhere(web, stops, monkeypatch):
+    monkeypatch.chdir(web.parent)
+    (first, *_) = WebDocuments(web.name).batches(["document_id", "path"])
+    assert Path(first["path"][0].as_py()).is_absolute() and Path(first["path"][0].as_py()).parent == web
+    assert set(first["document_id"].to_pylist()) <= set(stops["measured"].table()["document_id"].to_pylist())
 
 
 def test_of_copies_one_is_kept(stops):

@@ -19,6 +19,7 @@ import pytest
 
 from manifests.errors import ConfigError, InputError, RunStopped
 from manifests.messages import count_tokens
+from pipelines.ingest import list_videos
 from pipelines.pairs.video_pairs import Config, run_steps
 from tests.by_pandas import by_pandas
 
@@ -148,6 +149,17 @@ def test_rights_travel_from_a_list_to_the_samples(film, tmp_path):
     assert len(samples) and set(samples.licence) == {"CC-BY-4.0"} and set(samples.consent) == {"given"}
     assert samples.source_url.str.startswith("http://example.org/").all()
     assert {json.loads(e)["camera"] for e in samples.extra} == {"Bolex"}
+
+
+@pytest.mark.parametrize("name, text", [
+    ("list.jsonl", '{"path": "a.mp4", "camera": "Bo\u2028lex"}\r\n\n{"path": "b.mp4", "camera": "x\x85y"}'),
+    ("list.csv", 'path,camera\r\na.mp4,Bo\u2028lex\r\nb.mp4,x\x85y\r\n'),
+])
+def test_a_line_of_a_list_ends_at_a_newline_alone(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    rows = list_videos(str(tmp_path / name)).to_pylist()
+    assert [(r["relative_path"], json.loads(r["extra"])["camera"]) for r in rows] == [
+        ("a.mp4", "Bo\u2028lex"), ("b.mp4", "x\x85y")]
 
 
 def test_a_changed_threshold_redoes_only_what_depends_on_it(film, film_run, tmp_path):
