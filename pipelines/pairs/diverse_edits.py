@@ -218,11 +218,13 @@ def _bank_rounds(steps: Steps, frames: Manifest, listed: Sequence[Stage]) -> Ite
 def open_bank(config: Config, frames: Manifest, listed: Sequence[Stage]) -> tuple[str, str]:
     """Folder of the run's bank, and a digest of what it began with: the prompts of `config.bank`, if any.
 
-    Other pictures or settings have another bank. One that is there already is the one this run began: its
+    Other pictures or settings, or another name of `config.bank`, have another bank; what that holds does not count,
+    because every run adds to it. One that is there already is the one this run began: its
     first round says what it knew, so a resumed run does the same as one that was never stopped.
     """
     decides = [posixpath.basename(frames.path), [s.fingerprint() for s in (*listed, invent(config, "", 0))],
-               config.rounds, config.bank_capacity, config.bank_min_novelty]
+               config.rounds, config.bank_capacity, config.bank_min_novelty,
+               *([posixpath.basename(config.bank.rstrip("/"))] if config.bank else [])]
     folder = storage.join(storage.absolute(config.output), "prompt-bank", digest(decides, length=8))
     first = storage.join(folder, "bank-00000.jsonl")
     if not storage.exists(first):

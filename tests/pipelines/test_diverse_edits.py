@@ -110,7 +110,9 @@ def test_a_shared_bank_is_begun_with_and_given_what_was_found(made, tmp_path):
     folder, shared = made[0], str(tmp_path / "shared")
     known = "Reduce the scene to a poster with few flat colours."
     PromptBank(shared, begin=[known])
+    alone = dict(run_steps(settings(folder, out="out2", mechanisms=("bank",), rounds=1)))  # must not stand in for it
     stops = dict(run_steps(settings(folder, out="out2", bank=shared, mechanisms=("bank",), rounds=1)))
+    assert stops["samples"].path != alone["samples"].path
     assert known not in {row["edit_prompt"] for row in rows(stops, "bank 1/1")}  # other edits are farther from it
     grown = PromptBank(shared)
     assert grown.round == 1 and known in grown.prompts and len(grown) > 1
