@@ -127,10 +127,12 @@ PRESETS = {
 }
 
 
-def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
+def build(config: Config, tiny: str = "") -> dict[str, tuple[Stage, ...]]:
+    """`tiny` is the folder of the miniature model where the settings name none."""
     media, segmenter = config.media_root, {"segmenter": config.segmenter, "options": config.segmenter_options}
-    sampler = {"model": model, "base": config.base, "alpha": config.alpha, "schedule": config.alpha_schedule,
-               "weights": config.weights, "num_steps": config.num_steps, "fps": config.fps}
+    sampler = {"model": config.model or TINY, "base": config.base, "alpha": config.alpha,
+               "schedule": config.alpha_schedule, "weights": config.weights, "num_steps": config.num_steps,
+               "fps": config.fps}
     listed = Stage(op="datagen.list_edits:ListEdits", batch_size=4, num_gpus=config.segmenter_gpus,
                    kwargs={"media": media, "seed": config.seed, **segmenter})
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
@@ -138,8 +140,8 @@ def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
                          "options": config.image_editor_options})
     sample = Stage(op="datagen.edit_clip:EditClip", batch_size=1, num_gpus=config.gpus,
                    kwargs={"media": media, "backend": "pipelines.editors_motion:MotionAwareEditor", "options": sampler,
-                           "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px,
-                           "seed": config.seed})
+                           "places": {"model": tiny} if tiny else {}, "fps": config.fps,
+                           "max_frames": config.max_frames, "short_px": config.short_px, "seed": config.seed})
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
                 kwargs={"media": media, **segmenter})
     return {"candidates": (
@@ -159,7 +161,8 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "clips", (clips := steps.clips(videos))
     yield "planned", (planned := steps.finish("candidates", PLANNED, (plan(live(b), config) for b in clips.batches()),
                                               parents=[clips], settings=["planned", config.people_only]))
-    stages = build(config, config.model or tiny_model(storage.absolute(config.output)))["candidates"]
+    tiny = "" if config.model else tiny_model(storage.absolute(config.output))
+    stages = build(config, tiny)["candidates"]
     rules = (*config.edit_rules(), *config.frame_rules(), *config.pair_rules())
     yield "candidates", (made := steps.run("candidates", planned, stages, rows_per_block=1, parents=[planned],
                                            rules=rules))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +90,14 @@ def test_again_is_finished(made):
     folder, stops = made
     again = dict(run_steps(settings(folder)))
     assert {k: m.path for k, m in again.items()} == {k: m.path for k, m in stops.items()}
+
+
+def test_a_moved_output_is_finished_too(made, tmp_path):
+    folder, stops = made
+    shutil.copytree(folder / "out", tmp_path / "moved")
+    again = dict(run_steps(replace(settings(folder), output=str(tmp_path / "moved"))))
+    assert {k: Path(m.path).name for k, m in again.items()} == {k: Path(m.path).name for k, m in stops.items()}
+    assert len(list((tmp_path / "moved" / "candidates").iterdir())) == 2  # planned, and made: nothing began again
 
 
 def test_dropped_pairs_stay_and_have_no_variant():
