@@ -222,6 +222,8 @@ def swap(made: pa.Table) -> pa.Table:
         "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
         "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
         "new_mask_path": None if row["edit"] == "addition" else row["object_mask_path"], "edit_kept": None,
+        # What was told to the image editor and what it could have done belong to the way there.
+        "edit_prompt": None, "edit_kind": None, "possible_edits": None,
         **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
            for name in ("path", "start_s", "end_s", "duration_s", "clip_id")},
     } for row in made.to_pylist() if row["edit"] in SWAPPED]

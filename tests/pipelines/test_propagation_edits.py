@@ -70,6 +70,8 @@ def test_a_swapped_pair_has_the_swapped_media_and_the_swapped_instruction(rows):
             thing = there["instruction"].split(" ", 1)[1].split(" from the video")[0].split(" to the video")[0]
             assert thing in row["instruction"]
         assert row["forward_instruction"] == there["instruction"]
+        assert (row["edit_prompt"], row["edit_kind"], row["possible_edits"]) == (None, None, None)  # of the way there
+        assert there["edit_prompt"] and there["possible_edits"]
         # The reference of the way back is from the film itself: the first frame of what is now the target.
         assert np.abs(picture(row["edited_path"]).astype(int) - frames(row["target_path"])[0]).mean() < CODEC
 
