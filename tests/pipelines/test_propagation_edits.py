@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -146,11 +147,13 @@ def test_again_is_finished_and_a_lost_stop_is_made_as_it_was(propagated, tmp_pat
 
 
 class EveryOtherFlickers(ClassicalVideoEditor):
-    """The classical editor with a fault: some attempts flicker inside the object."""
+    """The classical editor with a fault: every other attempt flickers inside the object."""
+
+    calls = 0
 
     def edit(self, frames, request, first_frame=None):
-        made = super().edit(frames, request, first_frame)
-        if request.seed % 2 and request.mask is not None:
+        made, self.calls = super().edit(frames, request, first_frame), self.calls + 1
+        if self.calls % 2 == 0:
             noise = np.random.default_rng(request.seed).integers(0, 2, len(made))[:, None, None, None] * 120
             made = np.where(request.mask[..., None], np.clip(made.astype(int) - noise, 0, 255), made).astype(np.uint8)
         return made
@@ -176,6 +179,60 @@ def test_rejects_stay_beside_the_attempt_that_was_kept(small_clips, tmp_path):
         assert frames(row["chosen_path"]).shape == frames(row["rejected_path"]).shape
         scores = [json.loads(row[f"{side}_scores"])["warp_error_inside"] for side in ("chosen", "rejected")]
         assert scores[0] <= 8 < scores[1]
+
+
+class Idle(ClassicalVideoEditor):
+    """The classical editor with faults: every other attempt does nothing, and no seed changes the rest."""
+
+    calls = 0
+
+    def edit(self, frames, request, first_frame=None):
+        self.calls += 1
+        return frames if self.calls % 2 == 0 else super().edit(frames, replace(request, seed=0), first_frame)
+
+
+def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned_once(small_clips, tmp_path):
+    config = {"input": str(small_clips), "output": str(tmp_path), "edits": ("addition",), "attempts": 4, "swap": False,
+              "keep_rejects": True, "video_editor": f"{__name__}:Idle", "refs": False, "frames": False}
+    from .small_clips import SMALL
+
+    stops = dict(run_steps(Config(**config, **SMALL)))
+    pairs = stops["pairs"].table().to_pylist()
+    kept = {r["pair_id"]: r for r in pairs if r["drop_reason"] is None}
+    assert sorted(str(r["drop_reason"]) for r in pairs) == (
+        2 * ["None"] + 2 * ["mask_area<0.002"] + 4 * ["same as an earlier attempt"])
+    assert len({r["clip_id"] for r in kept.values()}) == 2
+    assert {s["pair_id"] for s in stops["samples"].table().to_pylist()} == kept.keys()
+    preferences = stops["preferences"].table().to_pylist()
+    idle = {r["pair_id"]: r for r in pairs if r["drop_reason"] == "mask_area<0.002"}
+    assert len(preferences) == 2 and {(p["chosen_pair_id"], p["rejected_pair_id"]) for p in preferences} == {
+        (a, b) for a in kept for b in idle if kept[a]["clip_id"] == idle[b]["clip_id"]}
+
+
+class TopInverted(ClassicalVideoEditor):
+    """The classical editor with a fault: it spoils a third of every frame beside the edit."""
+
+    def edit(self, frames, request, first_frame=None):
+        made = super().edit(frames, request, first_frame)
+        made[:, : made.shape[1] // 3] = 255 - made[:, : made.shape[1] // 3]
+        return made
+
+
+@pytest.mark.parametrize("direct", [("replacement", "style"), ("addition", "replacement", "style")])
+def test_what_changes_beside_an_addition_or_a_replacement_is_damage(small_clips, tmp_path, direct):
+    from manifests.errors import RunStopped
+    from manifests.manifest import Manifest
+
+    from .small_clips import SMALL
+
+    config = Config(input=str(small_clips), output=str(tmp_path), edits=("addition", "replacement"), swap=False,
+                    direct=direct, video_editor=f"{__name__}:TopInverted", **SMALL)
+    with pytest.raises(RunStopped, match="psnr_outside_mask_db<30"):
+        list(run_steps(config))
+    (folder,) = (p for p in (tmp_path / "candidates").iterdir() if "mask_area" in Manifest.open(str(p)).schema.names)
+    rows = Manifest.open(str(folder)).table().to_pylist()
+    assert sorted((r["edit"], r["drop_reason"]) for r in rows) == 2 * [
+        ("addition", "psnr_outside_mask_db<30")] + 2 * [("replacement", "psnr_outside_mask_db<30")]
 
 
 def test_an_object_is_followed_where_it_is_shown():
