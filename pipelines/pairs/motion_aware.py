@@ -32,6 +32,7 @@ from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..checks import LEAST_PX, above_zero, at_least, known
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
@@ -48,6 +49,10 @@ NEEDS = Needs(
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 NOTHING_NEW = ("remove",)  # kinds of edits that leave nothing to be referred to
 TINY = "tiny-model"
+MIN_FRAMES = 5  # of a pair: the shortest 4 k + 1 that is no picture
+# As bernini/generate/dual_branch.py has them; importing it takes torch, and settings are read without.
+WEIGHTS = ("table5", "text-only", "firm-frame", "unguided")
+SCHEDULES = ("constant", "falling", "rising")
 
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -101,6 +106,12 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        above_zero(self, "fps")
+        at_least(self, 1, "num_steps")
+        at_least(self, MIN_FRAMES, "max_frames")
+        at_least(self, LEAST_PX, "short_px")
+        known(self, "weights", WEIGHTS)
+        known(self, "alpha_schedule", SCHEDULES)
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha:g}; it is the share of the image-to-video branch, from 0 to 1")
 
@@ -116,7 +127,8 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     def pair_rules(self) -> tuple[Rule, ...]:
         judged = (Rule(column="judge_overall", min=self.judge_min, why="the edit is what was asked for"),)
         return (Rule(column="target_path", why="the sampler gave a clip"),
-                Rule(column="pair_num_frames", min=5, why="a clip, not a picture"), *(() if self.measured else judged))
+                Rule(column="pair_num_frames", min=MIN_FRAMES, why="a clip, not a picture"),
+                *(() if self.measured else judged))
 
 
 PRESETS = {

@@ -36,6 +36,7 @@ from manifests.messages import condition
 from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
 
 from ..backend_config import InpainterConfig, MeasuredEditConfig
+from ..checks import at_least, known
 from ..clip_edits import ClipEditConfig
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, stops
 from ..stage import Stage, pass_by
@@ -101,8 +102,10 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
         super().__post_init__()
         if unknown := [e for e in self.edits if e not in KINDS]:
             raise ConfigError(f"no edit {unknown[0]!r}; known: {', '.join(KINDS)}")
-        if not self.edits or self.per_clip < 1 or self.attempts < 1:
-            raise ConfigError("edits, per_clip and attempts: at least one of each")
+        known(self, "direct", KINDS)
+        at_least(self, 1, "per_clip", "attempts")
+        if not self.edits:
+            raise ConfigError(f"--edits is empty; at least one of {', '.join(KINDS)}")
 
     def left(self) -> tuple[str, ...]:
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""

@@ -138,7 +138,12 @@ def test_a_camera_move_goes_where_it_says_at_its_speed(move):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"mechanisms": ("guess",)}, "mechanisms are pool, bank, not guess"), ({"rounds": 0}, "rounds is 0"),
+    ({"mechanisms": ("guess",)}, "mechanisms are pool, bank, not guess"), ({"rounds": 0}, "--rounds is 0; .*1 or more"),
+    ({"seconds": 0.9}, "--seconds is 0.9, which gives 13 frames at 16 a second; a video has at least 17"),
+    ({"seconds": float("inf")}, "--seconds is inf; it is a finite number above 0"),
+    ({"image_px": 0}, "--image-px is 0; it is a whole number, 16 or more"),
+    ({"instructions": "nowhere.txt"}, "--instructions nowhere.txt cannot be read .*one instruction a line"),
+    ({"instructions": __file__ + "/.jsonl"}, "cannot be read .*one instruction a line, or .jsonl with `prompt`"),
     ({"image_editor": "flux-kontext"}, "annotator classical does not go with image editor flux-kontext"),
     ({"animate": "bernini"}, "annotator classical does not go with animate bernini"),
 ])

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra 'models': pip install 'bernini[models]'")
 
+from bernini.generate import dual_branch
 from datagen.backends import EditRequest
 from datagen.cut_reference import CutReference
 from datagen.samples_photos import photograph
@@ -22,7 +23,7 @@ from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
 from manifests.video_writer import write_video
 from pipelines.editors_motion import MotionAwareEditor
-from pipelines.pairs.motion_aware import Config, explode, run_steps, tiny_model
+from pipelines.pairs.motion_aware import SCHEDULES, WEIGHTS, Config, explode, run_steps, tiny_model
 
 SMALL = {"num_steps": 1, "max_frames": 10, "short_px": 64, "people_only": False, "min_sharpness": 0.0}
 
@@ -145,8 +146,18 @@ def test_without_a_segmented_object_what_changed_is_cut_out(tmp_path):
     assert cut.shape[0] in range(32, 40) and cut[cut.shape[0] // 2, cut.shape[1] // 2].tolist() == [90] * 3
 
 
-@pytest.mark.parametrize("wrong, words", [({"alpha": 1.5}, "alpha is 1.5"),
-                                          ({"image_editor": "flux-kontext"}, "does not go with image editor")])
+def test_the_names_of_the_settings_are_those_of_the_sampler():
+    assert WEIGHTS == tuple(dual_branch.WEIGHTS) and SCHEDULES == tuple(dual_branch.SCHEDULES)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"alpha": 1.5}, "alpha is 1.5"), ({"image_editor": "flux-kontext"}, "does not go with image editor"),
+    ({"num_steps": 0}, "--num-steps is 0; it is a whole number, 1 or more"),
+    ({"weights": "table6"}, "--weights is 'table6'; known: table5, text-only, firm-frame, unguided"),
+    ({"alpha_schedule": "waving"}, "--alpha-schedule is 'waving'; known: constant, falling, rising"),
+    ({"max_frames": 4}, "--max-frames is 4; it is a whole number, 5 or more"),
+    ({"fps": -1.0}, "--fps is -1; it is a finite number above 0"), ({"short_px": 0}, "--short-px is 0"),
+])
 def test_wrong_settings_are_refused(tmp_path, wrong, words):
     with pytest.raises(ConfigError, match=words):
         settings(tmp_path, **wrong)

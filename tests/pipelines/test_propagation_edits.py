@@ -249,7 +249,15 @@ def test_only_what_the_paper_swaps_is_swapped(propagated):
 
 @pytest.mark.parametrize("wrong, words", [
     ({"edits": ("erase",)}, "no edit 'erase'; known: removal, addition"),
-    ({"per_clip": 0}, "at least one of each"),
+    ({"per_clip": 0}, "--per-clip is 0; it is a whole number, 1 or more"),
+    ({"attempts": -1}, "--attempts is -1; it is a whole number, 1 or more"),
+    ({"workers": 0}, "--workers is 0; it is a whole number, 1 or more"),
+    ({"edits": ()}, "--edits is empty"),
+    ({"direct": ("style", "morph")}, "--direct is 'morph'; known: removal, addition"),
+    ({"fps": 0.0}, "--fps is 0; it is a finite number above 0"),
+    ({"fps": float("inf")}, "--fps is inf; it is a finite number above 0"),
+    ({"fps": float("nan")}, "--fps is nan; it is a finite number above 0"),
+    ({"short_px": -1}, "--short-px is -1; it is a whole number, 16 or more"),
     ({"max_frames": 96}, "4 n \\+ 1"),
     ({"image_editor": "qwen-image-edit"}, "does not go with image editor qwen-image-edit"),
 ])
