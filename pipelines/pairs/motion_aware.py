@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from datagen.build_samples import BuildSamples
+from filters.consistency_rules import FACES, SAME_COUNT
 from filters.rules import ApplyRules, Rule
 from manifests import storage
 from manifests.columns import ACCOUNT, column
@@ -101,6 +102,9 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Largest such share: beyond it the scene is another one, and nothing of the source guides the motion."""
     judge_min: float = 3.0
     """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
+    faces_min: float = FACES.min
+    """Least share of the faces beside the edit that the target shows at their place; 0 where people may leave it. Not
+    asked of the miniature's noise."""
     refs: bool = True
     """Also the -Ref variant."""
 
@@ -125,10 +129,11 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
                      why="an edit, but not another scene"),)
 
     def pair_rules(self) -> tuple[Rule, ...]:
+        # No rule on frame_offset, or on what changed outside the mask: motion that follows from the edit does both.
         judged = (Rule(column="judge_overall", min=self.judge_min, why="the edit is what was asked for"),)
         return (Rule(column="target_path", why="the sampler gave a clip"),
-                Rule(column="pair_num_frames", min=MIN_FRAMES, why="a clip, not a picture"),
-                *(() if self.measured else judged))
+                Rule(column="pair_num_frames", min=MIN_FRAMES, why="a clip, not a picture"), SAME_COUNT,
+                *((replace(FACES, min=self.faces_min),) if self.model else ()), *(() if self.measured else judged))
 
 
 PRESETS = {
@@ -154,13 +159,15 @@ def build(config: Config, tiny: str = "") -> dict[str, tuple[Stage, ...]]:
                    kwargs={"media": media, "backend": "pipelines.editors_motion:MotionAwareEditor", "options": sampler,
                            "places": {"model": tiny} if tiny else {}, "fps": config.fps,
                            "max_frames": config.max_frames, "short_px": config.short_px, "seed": config.seed})
+    measures = (Stage(op="filters.edit_region:MeasureEditRegion", batch_size=1),
+                Stage(op="filters.faces_kept:MeasureFacesKept", batch_size=1))
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
                 kwargs={"media": media, **segmenter})
     return {"candidates": (
         *((listed,) if config.measured else ()),
         config.ask("annotators.motion_edit:InventMotionEdit"), apply_rules(*config.edit_rules()),
         edit, apply_rules(*config.frame_rules()),
-        sample, *(() if config.measured else (config.ask("annotators.judge:JudgeEdit"),)),
+        sample, *measures, *(() if config.measured else (config.ask("annotators.judge:JudgeEdit"),)),
         apply_rules(*config.pair_rules()),
         *((cut,) if config.refs else ()),
     )}

@@ -62,6 +62,8 @@ def test_targets_are_sampled_frame_for_frame_with_their_sources(made):
         assert len(source) == len(target) == pair["pair_num_frames"] == 9  # 4k + 1 of the 10 asked for
         assert source[0].shape == target[0].shape and min(source[0].shape[:2]) == 64
         assert pair["instruction"] and pair["motion_prompt"] and pair["instruction"] != pair["motion_prompt"]
+        assert pair["source_num_frames"] == pair["target_num_frames"] == 9 and pair["num_frames_gap"] == 0
+        assert pair["frame_offset"] is not None and 0 <= pair["faces_kept"] <= 1
         assert pair["target_change"] > 20  # noise of a model with random weights, as the recipe says
 
 
@@ -99,6 +101,12 @@ def test_a_moved_output_is_finished_too(made, tmp_path):
     again = dict(run_steps(replace(settings(folder), output=str(tmp_path / "moved"))))
     assert {k: Path(m.path).name for k, m in again.items()} == {k: Path(m.path).name for k, m in stops.items()}
     assert len(list((tmp_path / "moved" / "candidates").iterdir())) == 2  # planned, and made: nothing began again
+
+
+def test_a_model_is_asked_for_the_faces_and_noise_is_not(tmp_path):
+    rules = {model: {r.column: r for r in settings(tmp_path, model=model).pair_rules()} for model in ("", "DIR")}
+    assert "faces_kept" not in rules[""] and rules["DIR"]["faces_kept"].min == 0.6
+    assert all(r["num_frames_gap"].max == 0 and all(rule.why for rule in r.values()) for r in rules.values())
 
 
 def test_dropped_pairs_stay_and_have_no_variant():
