@@ -59,15 +59,19 @@ MIN_LIKENESS = 0.08  # cosine of hashed words below which a possible edit has no
 def read_pool(path: str) -> list[str]:
     """Instructions of a text file (one a line) or a .jsonl file (field `prompt`), without repeats.
 
-    An empty path gives the small pool that is built in.
+    An empty path gives the small pool that is built in. `ConfigError` where the file cannot be read as one.
     """
     if not path:
         return list(BUILT_IN)
-    lines = storage.read_bytes(path).decode().splitlines()
-    found = (json.loads(line)["prompt"] if path.endswith(".jsonl") else line for line in lines if line.strip())
-    pool = list(dict.fromkeys(prompt.strip() for prompt in found))
+    try:
+        lines = storage.read_bytes(path).decode().splitlines()
+        found = (json.loads(line)["prompt"] if path.endswith(".jsonl") else line for line in lines if line.strip())
+        pool = list(dict.fromkeys(prompt.strip() for prompt in found))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"--instructions {path} cannot be read ({type(error).__name__}: {error}); it is a text file "
+                          "with one instruction a line, or .jsonl with `prompt`") from None
     if not pool:
-        raise ConfigError(f"the pool {path} holds no instruction")
+        raise ConfigError(f"--instructions {path} holds no instruction")
     return pool
 
 

@@ -16,7 +16,7 @@ from manifests.errors import BackendError
 from .ask import Annotator, Question
 from .backends import classical
 from .backends.wording import place_of
-from .look import both_sides, changed_region, look_at
+from .look import both_sides, changed_region, look, look_at
 from .parsing import obj, text
 from .pictures import View, see
 from .transition import CLIPS
@@ -39,6 +39,7 @@ the whole clip. The edited frame is the sketch from which the clip will be made.
 - propagate: how the rest of the clip follows from this frame: what keeps its new looks, how it moves
   with the scene and the camera, what happens when it is covered or leaves the picture.
 """
+WHOLE = 0.5  # of the pixels changed: then no part of the frame is what the edit is about
 FRAMES = (View(label="first frame", path="frame_path"), View(label="edited frame", path="edited_path"))
 TITLES = {"goal": "Goal", "subject": "Subject", "change": "Change", "keep": "Keep", "order": "Instruction",
           "seen": "Edited frame", "missing": "Still missing", "propagate": "Through the clip"}
@@ -62,15 +63,23 @@ def measured_frame(row: Mapping[str, object]) -> dict:
     if not row["instruction"]:
         raise BackendError("there is no instruction to think through")
     frame, edited = (image for view in FRAMES for _, image in see(row, view, long_px=320, num_frames=1))
-    found = changed_region(frame, edited)
-    if found is None:
-        raise BackendError("the edited frame shows no change that could be told")
-    before, after = (classical.listed(found[side]) for side in ("before", "after"))
-    seen = (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
-            + (f"{before} before, {after} now." if before != after else f"{after}, as before, in another form."))
+    if (row["edited_share"] or 0.0) > WHOLE:
+        before, after = (classical.listed(look(image)["colors"]) for image in (frame, edited))
+        seen = "The whole frame changed: " + _turned(before, after, "with other tones and textures")
+    else:
+        found = changed_region(frame, edited)
+        if found is None:
+            raise BackendError("the edited frame shows no change that could be told")
+        before, after = (classical.listed(found[side]) for side in ("before", "after"))
+        seen = (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
+                + _turned(before, after, "in another form"))
     return {"frame_reasoning": titled({
         "seen": seen, "propagate": f"{row['instruction']} Every later frame shows it as this one does, moved along "
                                    "with the scene."})}
+
+
+def _turned(before: str, after: str, otherwise: str) -> str:
+    return f"{before} before, {after} now." if before != after else f"{after}, as before, {otherwise}."
 
 
 class WriteReasoning(Annotator):
@@ -93,5 +102,5 @@ class ReasonEditedFrame(Annotator):
         schema=obj(seen=text(400), missing=text(300), propagate=text(500)),
         parse=lambda answer, row: {"frame_reasoning": titled(answer)},
         adds=(column("frame_reasoning", pa.string(), "what the edited frame shows and how the clip follows from it"),),
-        measured=measured_frame, measures=("instruction", *(n for v in FRAMES for n in v.reads)),
+        measured=measured_frame, measures=("instruction", "edited_share", *(n for v in FRAMES for n in v.reads)),
     )

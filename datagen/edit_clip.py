@@ -26,20 +26,21 @@ SIDES = tuple(PAIRS.schema.field(f"{side}_{name}") for side in ("source", "targe
 class EditClip:
     """Clips with `instruction`, `motion_prompt` and `edited_path` → source and target video of a pair.
 
-    `backend` is a `VideoEditor` by name, `options` are its arguments. At most `max_frames` at `fps` are
+    `backend` is a `VideoEditor` by name, `options` are its arguments, and `places` those of them that only say where
+    something lies (they change no result, and a folder may be moved). At most `max_frames` at `fps` are
     edited, cut to 4k + 1 (what video autoencoders hold), the shorter side at most `short_px`.
     """
 
     reads = ("clip_id", "path", "start_s", "end_s", "instruction", "motion_prompt", "edited_path")
     adds = (*SIDES, column("pair_num_frames", pa.int32(), "frames of source and of target"),
             column("target_change", pa.float32(), "mean difference of target and source", "0 to 255"))
-    neutral = ("media",)
+    neutral = ("media", "places")
 
-    def __init__(self, media: str, *, backend: str, options: dict | None = None, fps: float = 16.0,
-                 max_frames: int = 81, short_px: int = 480, seed: int = 0):
+    def __init__(self, media: str, *, backend: str, options: dict | None = None, places: dict | None = None,
+                 fps: float = 16.0, max_frames: int = 81, short_px: int = 480, seed: int = 0):
         self.store, self.seed = MediaStore(media), seed
         self.fps, self.max_frames, self.short_px = fps, max_frames, short_px
-        self.editor = open_backend("video-editor", backend, **(options or {}))
+        self.editor = open_backend("video-editor", backend, **(options or {}) | (places or {}))
 
     @classmethod
     def owners(cls, backend: str, options: dict | None = None, **_: object) -> dict[str, dict]:

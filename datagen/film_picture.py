@@ -23,6 +23,7 @@ from manifests.spans import read_image
 from .backends import EditRequest, open_backend
 
 CAMERA = "camera"
+FPS = 16
 # Direction of the view over the picture: (to the right, down, growth of the magnification).
 MOVES = {"zoom in": (0, 0, 1), "zoom out": (0, 0, -1), "pan right": (1, 0, 0), "pan left": (-1, 0, 0),
          "tilt up": (0, -1, 0), "tilt down": (0, 1, 0)}
@@ -65,10 +66,10 @@ class FilmPicture:
     neutral = ("media",)
 
     def __init__(self, media: str, *, backend: str = CAMERA, options: dict | None = None, seconds: float = 5.0,
-                 fps: int = 16, short_px: int = 480, seed: int = 0):
+                 fps: int = FPS, short_px: int = 480, seed: int = 0):
         self.reads = self.contract(backend=backend)[0]
         self.store, self.fps, self.short_px, self.seed = MediaStore(media), fps, short_px, seed
-        self.num_frames = int(seconds * fps) // 4 * 4 + 1  # 4k + 1: what video autoencoders hold
+        self.num_frames = frames_of(seconds, fps)
         self.editor = None if backend == CAMERA else open_backend("video-editor", backend, **(options or {}))
 
     @classmethod
@@ -103,6 +104,11 @@ class FilmPicture:
                               params={"motion_prompt": row["motion_prompt"]},
                               seed=draw_seed(self.seed, row["frame_id"]))
         return self.editor.edit(np.repeat(first[None], self.num_frames, axis=0), request, first)
+
+
+def frames_of(seconds: float, fps: float = FPS) -> int:
+    """Frames of a video of that length: 4k + 1, what video autoencoders hold."""
+    return int(seconds * fps) // 4 * 4 + 1
 
 
 def camera_move(picture: np.ndarray, move: str, speed: float, *, num_frames: int, fps: float,

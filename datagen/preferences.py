@@ -11,18 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from manifests.columns import FAILED, require
+from manifests.columns import DROP_REASON, FAILED, require, set_column
 from manifests.ids import make_id
 from manifests.schema import PREFERENCES, RIGHTS
 
 KEPT = ("video_id", "recipe", "task", "edit", "instruction")
+ATTEMPTS_AT = ("source_clip_id", "task", "edit", "instruction")  # rows that agree in these try the same
+REPEATED = "same as an earlier attempt"  # drop reason
 
 
 class PairPreferences:
     """PAIRS → PREFERENCES. `scores` names the columns of measures and marks that go along.
 
-    A row that was dropped without a target, or as failed, is no reject: nothing of it can be compared. All rows
-    of a clip must come in one table.
+    A row that was dropped without a target, or as failed, is no reject: nothing of it can be compared. Nor is one
+    with the target of an earlier attempt. All rows of a clip must come in one table.
     """
 
     makes = PREFERENCES.schema
@@ -34,12 +36,11 @@ class PairPreferences:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         require(table, (*self.reads, *self.scores), "PairPreferences")
-        groups: dict[tuple, list[dict]] = {}
+        groups: dict[tuple, dict[str, dict]] = {}
         for row in table.select([*self.reads, *self.scores]).to_pylist():
             if row["target_path"] and row["source_path"]:
-                same = tuple(row[n] for n in ("source_clip_id", "task", "edit", "instruction"))
-                groups.setdefault(same, []).append(row)
-        return pa.Table.from_pylist([found for rows in groups.values() for found in self._of(rows)], self.makes)
+                groups.setdefault(tuple(row[n] for n in ATTEMPTS_AT), {}).setdefault(row["target_path"], row)
+        return pa.Table.from_pylist([p for rows in groups.values() for p in self._of([*rows.values()])], self.makes)
 
     def _of(self, rows: Sequence[Mapping[str, object]]) -> Iterator[dict]:
         chosen = next((row for row in rows if row["drop_reason"] is None), None)
@@ -59,3 +60,18 @@ class PairPreferences:
                for name, value in (("pair_id", row["pair_id"]),
                                    ("scores", json.dumps({n: row[n] for n in self.scores})))},
         }
+
+
+def drop_repeats(table: pa.Table) -> pa.Table:
+    """Attempts that made the very target of an earlier one are dropped: an editor without chance repeats itself.
+
+    Files are named by their content, so equal paths are equal bytes. All rows of a clip must come in one table.
+    """
+    require(table, (*ATTEMPTS_AT, "target_path", DROP_REASON.name), "drop_repeats")
+    seen, reasons = set(), []
+    for row in table.select([*ATTEMPTS_AT, "target_path", DROP_REASON.name]).to_pylist():
+        made = tuple(row[name] for name in (*ATTEMPTS_AT, "target_path"))
+        repeated = row["target_path"] is not None and made in seen
+        reasons.append(REPEATED if repeated else row[DROP_REASON.name])
+        seen.add(made)
+    return set_column(table, DROP_REASON, reasons)

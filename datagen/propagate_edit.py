@@ -23,11 +23,13 @@ from .backends import EditRequest, open_backend
 from .cut_reference import largest_part
 from .edit_clip import SIDES
 from .edit_picture import changed_mask, references_of
+from .flow import DenseFlow, warp
 from .list_clip_edits import KINDS, NEEDS_OBJECT
 from .regions import grow
 from .track_object import MASK_CRF, mask_frames, read_masks
 
 EDGE = 1 / 80  # of the shorter side: what an edit touches around its object
+WIDER = 0.5    # of the object's longer side: by so much what replaces it may reach beyond it
 
 
 class PropagateEdit:
@@ -38,7 +40,8 @@ class PropagateEdit:
     better from the request itself; with them and the inpainter the first frame of the target is the edited
     first frame. `listed` says that kind and parameters stand in `possible_edits`; `edit` and `told` name the
     columns with the kind of edit and the instruction. The mask is the tracked
-    object (removal, recolour), what visibly changed (addition, replacement: with the object), or everything.
+    object (removal, recolour), what visibly changed where the edit was meant (addition, replacement: with the object;
+    what changed elsewhere is damage), or everything.
     """
 
     adds = (*SIDES, PAIRS.schema.field("mask_path"),
@@ -86,7 +89,12 @@ class PropagateEdit:
         target = self.store.video(made, fps=self.fps)
         seconds = {f"{side}_{name}": value for side in ("source", "target")
                    for name, value in (("start_s", 0.0), ("end_s", target.end_s), ("duration_s", target.end_s))}
-        changed, touched = changed_mask(frames[0], first), self._touched(row[self.edit], frames, made, masks)
+        given = first is not None
+        first = first if given else made[0]
+        changed = changed_mask(frames[0], first)
+        # Without a first frame that shows it, what is meant is one thing: the largest that came in.
+        meant = changed if given or not changed.any() else largest_part(changed)
+        touched = touched_masks(row[self.edit], frames, made, masks, meant)
         new = {"addition": lambda: filled(changed), "recolour": lambda: None if masks is None else masks[0]}
         new_mask = new.get(row[self.edit], lambda: None)()
         kept = touched.mean(axis=(1, 2)) if row[self.edit] == "addition" else None
@@ -96,17 +104,15 @@ class PropagateEdit:
                 "new_mask_path": None if new_mask is None else self._picture(new_mask),
                 "edit_kept": None if kept is None or not kept[0] else float(min(1.0, kept.min() / kept[0]))}
 
-    def _edit(self, row: dict, frames: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """The edited clip, and the edited first frame at its size."""
+    def _edit(self, row: dict, frames: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """The edited clip, and the edited first frame at its size where one was given."""
         if row[self.edit] == "removal" and self.inpainter is not None:
             if masks is None:
                 raise BackendError("no object was tracked that could be removed")
-            made = self.inpainter.inpaint(frames, masks)
-            return made, made[0]
+            return self.inpainter.inpaint(frames, masks), None
         request = self._request(row, masks)
         if row[self.edit] in self.direct:
-            made = self.editor.edit(frames, request)
-            return made, made[0]
+            return self.editor.edit(frames, request), None
         if not row["edited_path"]:
             raise BackendError("there is no edited first frame to be propagated")
         first = cv2.resize(read_image(row["edited_path"]), frames.shape[2:0:-1], interpolation=cv2.INTER_AREA)
@@ -120,17 +126,6 @@ class PropagateEdit:
                            mask=masks if row[self.edit] in NEEDS_OBJECT else None, seed=seed,
                            params=json.loads(listed.get("params") or "{}"))
 
-    @staticmethod
-    def _touched(edit: str, frames: np.ndarray, made: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
-        """bool `(T, H, W)`: where the edit lies."""
-        if edit == "style":
-            return np.ones(frames.shape[:3], bool)
-        radius = EDGE * min(frames.shape[1:3])
-        if edit in ("removal", "recolour") and masks is not None:
-            return np.stack([grow(m, radius) for m in masks])
-        touched = np.stack([grow(changed_mask(a, b), radius) for a, b in zip(frames, made, strict=True)])
-        return touched | masks if edit == "replacement" and masks is not None else touched
-
     def _mask(self, touched: np.ndarray) -> str:
         if touched.all():
             return self._picture(touched[0])
@@ -138,6 +133,42 @@ class PropagateEdit:
 
     def _picture(self, mask: np.ndarray) -> str:
         return self.store.image(mask.astype(np.uint8) * 255)
+
+
+def touched_masks(edit: str, frames: np.ndarray, made: np.ndarray, masks: np.ndarray | None,
+                  meant: np.ndarray) -> np.ndarray:
+    """bool `(T, H, W)`: where the edit lies. `masks` are the tracked object's, `meant` `(H, W)` what the first frame
+    is meant to change.
+
+    An addition is what changed there and, along the motion of the edited clip, in every later frame; a replacement is
+    the object and what changed around it, because the new thing may be wider or taller. What else changed is outside.
+    """
+    if edit == "style":
+        return np.ones(frames.shape[:3], bool)
+    radius = EDGE * min(frames.shape[1:3])
+    if edit in ("removal", "recolour") and masks is not None:
+        return np.stack([grow(m, radius) for m in masks])
+    changed = [grow(changed_mask(a, b), radius) for a, b in zip(frames, made, strict=True)]
+    if edit != "replacement" or masks is None:
+        return _carried(changed, made, meant, radius)
+    around = np.stack([grow(m, radius + WIDER * _side(m)) for m in masks])
+    return masks | (np.stack(changed) & around)
+
+
+def _carried(changed: list[np.ndarray], made: np.ndarray, meant: np.ndarray, radius: float) -> np.ndarray:
+    """Of the masks `changed` the parts that begin at `meant` and go on from frame to frame, bool `(T, H, W)`."""
+    flow, touched = DenseFlow(), [changed[0] & grow(meant, radius)]
+    for t in range(1, len(made)):
+        moved = touched[-1]
+        if moved.any():
+            moved = warp(moved.astype(np.float32), flow(made[t], made[t - 1])) > 0.5
+        touched.append(changed[t] & grow(moved, radius))
+    return np.stack(touched)
+
+
+def _side(mask: np.ndarray) -> int:
+    """Longer side of the box around a mask, in pixels."""
+    return max(int(np.ptp(at)) + 1 for at in np.nonzero(mask)) if mask.any() else 0
 
 
 def filled(mask: np.ndarray) -> np.ndarray:

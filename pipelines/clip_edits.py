@@ -10,6 +10,7 @@ from manifests.errors import ConfigError
 from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 
 from .backend_config import SegmenterConfig
+from .checks import LEAST_PX, above_zero, at_least
 from .stage import Stage
 
 # What each video editor that denoises calls its steps.
@@ -44,6 +45,9 @@ class ClipEditConfig(SegmenterConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        above_zero(self, "fps")
+        at_least(self, LEAST_PX, "short_px")
+        at_least(self, 0, "num_steps")
         if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
             raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
         if self.num_steps and self.video_editor not in STEPS:

@@ -28,6 +28,7 @@ from manifests import storage
 from manifests.errors import ConfigError
 from manifests.manifest import Manifest, live
 
+from .checks import at_least
 from .ingest import fingerprint, list_videos
 from .place import Place
 from .run import ENGINES, Guard, TableSource, finish, require_accepted
@@ -78,6 +79,7 @@ class RunConfig:
     def __post_init__(self):
         if self.engine not in ENGINES:
             raise ConfigError(f"no engine {self.engine!r}; known: {', '.join(ENGINES)}")
+        at_least(self, 1, "workers")
         if not 0 < self.max_failed_share <= 1:
             raise ConfigError(f"max_failed_share is {self.max_failed_share:g}; it is a share above 0 and at most 1")
 

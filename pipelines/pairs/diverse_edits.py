@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from annotators.edit_prompt import read_pool
 from annotators.prompt_bank import PromptBank
 from datagen.backends import check_backend
 from datagen.build_samples import BuildSamples
-from datagen.film_picture import CAMERA
+from datagen.film_picture import CAMERA, FPS, frames_of
 from filters.consistency_rules import EDITED, UNTOUCHED
 from filters.rules import ApplyRules, Rule
 from manifests import storage
@@ -35,9 +36,11 @@ from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
 from manifests.ids import digest, make_id
 from manifests.manifest import Manifest, live
+from manifests.messages import MIN_FRAMES
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..checks import LEAST_PX, above_zero, at_least
 from ..key_frames import FrameConfig, find_frames
 from ..recipe import Needs, Steps, apply_rules, stops
 from ..stage import Stage
@@ -104,8 +107,13 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
         unknown = [m for m in self.mechanisms if m not in MECHANISMS]
         if unknown or not self.mechanisms:
             raise ConfigError(f"mechanisms are {', '.join(MECHANISMS)}, not {', '.join(unknown) or 'none'}")
-        if self.rounds < 1:
-            raise ConfigError(f"rounds is {self.rounds}; the bank needs at least 1")
+        at_least(self, 1, "rounds", "num_candidates", "bank_capacity")
+        at_least(self, LEAST_PX, "image_px", "video_short_px")
+        above_zero(self, "seconds")
+        if frames_of(self.seconds) < MIN_FRAMES:
+            raise ConfigError(f"--seconds is {self.seconds:g}, which gives {frames_of(self.seconds)} frames at {FPS} a "
+                              f"second; a video has at least {MIN_FRAMES}")
+        read_pool(self.instructions)
         if self.measured != (self.animate == CAMERA):
             raise ConfigError(f"annotator {self.annotator} does not go with animate {self.animate}: measured motion "
                               "prompts tell a camera move, and a model's prompt needs an image-to-video model")
@@ -218,11 +226,13 @@ def _bank_rounds(steps: Steps, frames: Manifest, listed: Sequence[Stage]) -> Ite
 def open_bank(config: Config, frames: Manifest, listed: Sequence[Stage]) -> tuple[str, str]:
     """Folder of the run's bank, and a digest of what it began with: the prompts of `config.bank`, if any.
 
-    Other pictures or settings have another bank. One that is there already is the one this run began: its
+    Other pictures or settings, or another name of `config.bank`, have another bank; what that holds does not count,
+    because every run adds to it. One that is there already is the one this run began: its
     first round says what it knew, so a resumed run does the same as one that was never stopped.
     """
     decides = [posixpath.basename(frames.path), [s.fingerprint() for s in (*listed, invent(config, "", 0))],
-               config.rounds, config.bank_capacity, config.bank_min_novelty]
+               config.rounds, config.bank_capacity, config.bank_min_novelty,
+               *([posixpath.basename(config.bank.rstrip("/"))] if config.bank else [])]
     folder = storage.join(storage.absolute(config.output), "prompt-bank", digest(decides, length=8))
     first = storage.join(folder, "bank-00000.jsonl")
     if not storage.exists(first):

@@ -35,6 +35,7 @@ from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..checks import LEAST_PX, at_least
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops, whole_videos
 from ..stage import Stage
 
@@ -133,6 +134,7 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
         if not 1 <= self.min_objects <= self.max_objects <= 5:
             raise ConfigError(f"min_objects is {self.min_objects} and max_objects {self.max_objects}; they are 1 to 5, "
                               "the smaller first")
+        at_least(self, LEAST_PX, "image_px")
         if not 1 <= self.num_key_frames <= 8:
             raise ConfigError(f"num_key_frames is {self.num_key_frames}; it is 1 to 8")
         if self.measured != (self.segmenter == "classical"):

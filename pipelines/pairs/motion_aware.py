@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from datagen.build_samples import BuildSamples
+from filters.consistency_rules import FACES, SAME_COUNT
 from filters.rules import ApplyRules, Rule
 from manifests import storage
 from manifests.columns import ACCOUNT, column
@@ -32,6 +33,7 @@ from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
+from ..checks import LEAST_PX, above_zero, at_least, known
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
@@ -48,6 +50,10 @@ NEEDS = Needs(
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 NOTHING_NEW = ("remove",)  # kinds of edits that leave nothing to be referred to
 TINY = "tiny-model"
+MIN_FRAMES = 5  # of a pair: the shortest 4 k + 1 that is no picture
+# As bernini/generate/dual_branch.py has them; importing it takes torch, and settings are read without.
+WEIGHTS = ("table5", "text-only", "firm-frame", "unguided")
+SCHEDULES = ("constant", "falling", "rising")
 
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -96,11 +102,20 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Largest such share: beyond it the scene is another one, and nothing of the source guides the motion."""
     judge_min: float = 3.0
     """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
+    faces_min: float = FACES.min
+    """Least share of the faces beside the edit that the target shows at their place; 0 where people may leave it. Not
+    asked of the miniature's noise."""
     refs: bool = True
     """Also the -Ref variant."""
 
     def __post_init__(self):
         super().__post_init__()
+        above_zero(self, "fps")
+        at_least(self, 1, "num_steps")
+        at_least(self, MIN_FRAMES, "max_frames")
+        at_least(self, LEAST_PX, "short_px")
+        known(self, "weights", WEIGHTS)
+        known(self, "alpha_schedule", SCHEDULES)
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha:g}; it is the share of the image-to-video branch, from 0 to 1")
 
@@ -114,9 +129,11 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
                      why="an edit, but not another scene"),)
 
     def pair_rules(self) -> tuple[Rule, ...]:
+        # No rule on frame_offset, or on what changed outside the mask: motion that follows from the edit does both.
         judged = (Rule(column="judge_overall", min=self.judge_min, why="the edit is what was asked for"),)
         return (Rule(column="target_path", why="the sampler gave a clip"),
-                Rule(column="pair_num_frames", min=5, why="a clip, not a picture"), *(() if self.measured else judged))
+                Rule(column="pair_num_frames", min=MIN_FRAMES, why="a clip, not a picture"), SAME_COUNT,
+                *((replace(FACES, min=self.faces_min),) if self.model else ()), *(() if self.measured else judged))
 
 
 PRESETS = {
@@ -127,10 +144,12 @@ PRESETS = {
 }
 
 
-def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
+def build(config: Config, tiny: str = "") -> dict[str, tuple[Stage, ...]]:
+    """`tiny` is the folder of the miniature model where the settings name none."""
     media, segmenter = config.media_root, {"segmenter": config.segmenter, "options": config.segmenter_options}
-    sampler = {"model": model, "base": config.base, "alpha": config.alpha, "schedule": config.alpha_schedule,
-               "weights": config.weights, "num_steps": config.num_steps, "fps": config.fps}
+    sampler = {"model": config.model or TINY, "base": config.base, "alpha": config.alpha,
+               "schedule": config.alpha_schedule, "weights": config.weights, "num_steps": config.num_steps,
+               "fps": config.fps}
     listed = Stage(op="datagen.list_edits:ListEdits", batch_size=4, num_gpus=config.segmenter_gpus,
                    kwargs={"media": media, "seed": config.seed, **segmenter})
     edit = Stage(op="datagen.edit_picture:EditPicture", batch_size=4, num_gpus=config.image_editor_gpus,
@@ -138,15 +157,17 @@ def build(config: Config, model: str) -> dict[str, tuple[Stage, ...]]:
                          "options": config.image_editor_options})
     sample = Stage(op="datagen.edit_clip:EditClip", batch_size=1, num_gpus=config.gpus,
                    kwargs={"media": media, "backend": "pipelines.editors_motion:MotionAwareEditor", "options": sampler,
-                           "fps": config.fps, "max_frames": config.max_frames, "short_px": config.short_px,
-                           "seed": config.seed})
+                           "places": {"model": tiny} if tiny else {}, "fps": config.fps,
+                           "max_frames": config.max_frames, "short_px": config.short_px, "seed": config.seed})
+    measures = (Stage(op="filters.edit_region:MeasureEditRegion", batch_size=1),
+                Stage(op="filters.faces_kept:MeasureFacesKept", batch_size=1))
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
                 kwargs={"media": media, **segmenter})
     return {"candidates": (
         *((listed,) if config.measured else ()),
         config.ask("annotators.motion_edit:InventMotionEdit"), apply_rules(*config.edit_rules()),
         edit, apply_rules(*config.frame_rules()),
-        sample, *(() if config.measured else (config.ask("annotators.judge:JudgeEdit"),)),
+        sample, *measures, *(() if config.measured else (config.ask("annotators.judge:JudgeEdit"),)),
         apply_rules(*config.pair_rules()),
         *((cut,) if config.refs else ()),
     )}
@@ -159,7 +180,8 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "clips", (clips := steps.clips(videos))
     yield "planned", (planned := steps.finish("candidates", PLANNED, (plan(live(b), config) for b in clips.batches()),
                                               parents=[clips], settings=["planned", config.people_only]))
-    stages = build(config, config.model or tiny_model(storage.absolute(config.output)))["candidates"]
+    tiny = "" if config.model else tiny_model(storage.absolute(config.output))
+    stages = build(config, tiny)["candidates"]
     rules = (*config.edit_rules(), *config.frame_rules(), *config.pair_rules())
     yield "candidates", (made := steps.run("candidates", planned, stages, rows_per_block=1, parents=[planned],
                                            rules=rules))

@@ -11,20 +11,21 @@ replacement: the target is then a video that was really filmed.
 
 Each clip gets `per_clip` kinds of edit, drawn by its id. The -Ref variant (Table 1) gives the edited object of
 the target's first frame as a reference; "propagation" rows give the edited first frame itself, and so
-train the next propagation model. With `keep_rejects`, edits that broke a rule stay beside one of the same source and
-instruction that did not, as PREFERENCES.
+train the next propagation model. Of attempts that made the same video the first is kept. With `keep_rejects`, edits
+that broke a rule stay beside one of the same source and instruction that did not, as PREFERENCES.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
 from datagen.build_samples import BuildSamples
 from datagen.list_clip_edits import KINDS, NEEDS_OBJECT, SWAPPED
-from datagen.preferences import PairPreferences
+from datagen.preferences import PairPreferences, drop_repeats
 from filters.consistency_rules import rule_set
 from filters.rules import Rule
 from manifests.columns import ACCOUNT, column
@@ -35,6 +36,7 @@ from manifests.messages import condition
 from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
 
 from ..backend_config import InpainterConfig, MeasuredEditConfig
+from ..checks import at_least, known
 from ..clip_edits import ClipEditConfig
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, stops
 from ..stage import Stage, pass_by
@@ -79,7 +81,8 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     per_clip: int = 2
     """Kinds that a clip gets, drawn by its id so that all occur evenly."""
     attempts: int = 1
-    """Tries at each edit, with seeds of their own; more of them give PREFERENCES where some fail."""
+    """Tries at each edit, with seeds of their own; more of them give PREFERENCES where some fail. The classical editors
+    mostly ignore the seed: what comes out a second time is dropped."""
     keep_rejects: bool = False
     """Also PREFERENCES: edits that broke a rule, with media and scores, beside one that did not."""
     swap: bool = True
@@ -99,8 +102,10 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
         super().__post_init__()
         if unknown := [e for e in self.edits if e not in KINDS]:
             raise ConfigError(f"no edit {unknown[0]!r}; known: {', '.join(KINDS)}")
-        if not self.edits or self.per_clip < 1 or self.attempts < 1:
-            raise ConfigError("edits, per_clip and attempts: at least one of each")
+        known(self, "direct", KINDS)
+        at_least(self, 1, "per_clip", "attempts")
+        if not self.edits:
+            raise ConfigError(f"--edits is empty; at least one of {', '.join(KINDS)}")
 
     def left(self) -> tuple[str, ...]:
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
@@ -183,17 +188,17 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                                               parents=[clips], settings=["planned", drawn]))
     yield "candidates", (made := steps.run("candidates", planned, stages["candidates"], rows_per_block=1,
                                            parents=[planned], rules=rules))
-    both = [made]
+    both, last = [made], made
     if config.swap:
-        back = steps.finish("candidates", made.schema, (swap(live(b)) for b in made.batches()), parents=[made],
+        back = steps.finish("candidates", made.schema, (swap(live(b)) for b in distinct(made)), parents=[made],
                             settings="swapped", made_by=made.header.get("owners"))
-        both.append(steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back], rules=rules,
-                              made_by=made.header.get("owners")))
-        yield "swapped", both[-1]
-    schema = both[-1].schema
-    rows = (explode(pass_by(b, schema), config) for m in both for b in m.batches())
+        both.append(last := steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back],
+                                      rules=rules, made_by=made.header.get("owners")))
+        yield "swapped", last
+    schema = last.schema
+    rows = (explode(pass_by(b, schema), config) for b in chain(distinct(made), *(m.batches() for m in both[1:])))
     yield "pairs", (pairs := steps.finish("pairs", schema, rows, parents=both, settings=[config.refs, config.frames],
-                                          rules=rules, made_by=both[-1].header.get("owners")))
+                                          rules=rules, made_by=last.header.get("owners")))
     if config.keep_rejects:
         prefer = PairPreferences((*SCORES, *(() if config.measured else MARKS)))
         yield "preferences", steps.finish("preferences", PREFERENCES.schema, map(prefer, whole_clips(made)),
@@ -222,6 +227,8 @@ def swap(made: pa.Table) -> pa.Table:
         "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
         "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
         "new_mask_path": None if row["edit"] == "addition" else row["object_mask_path"], "edit_kept": None,
+        # What was told to the image editor and what it could have done belong to the way there.
+        "edit_prompt": None, "edit_kind": None, "possible_edits": None,
         **{f"{side}_{name}": row[f"{other}_{name}"] for side, other in (("source", "target"), ("target", "source"))
            for name in ("path", "start_s", "end_s", "duration_s", "clip_id")},
     } for row in made.to_pylist() if row["edit"] in SWAPPED]
@@ -246,6 +253,11 @@ def explode(made: pa.Table, config: Config) -> pa.Table:
 def _variant(row: dict, name: str, task: str, given: dict, instruction: str) -> dict:
     return row | {"pair_id": make_id("pair", name, row["pair_id"]), "source_name": name, "task": task,
                   "conditions": [given], "instruction": instruction}
+
+
+def distinct(made: Manifest) -> Iterator[pa.Table]:
+    """Rows of `made` without what an earlier attempt gave: no pair is swapped or learned twice."""
+    return map(drop_repeats, whole_clips(made))
 
 
 def whole_clips(made: Manifest) -> Iterator[pa.Table]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
 
 from datagen.build_samples import BuildSamples
 from datagen.subtitles import LINES, scripts_here
@@ -29,6 +28,7 @@ from manifests.messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
 from manifests.schema import SAMPLES
 
 from ..backend_config import PoseConfig, SegmenterConfig
+from ..checks import LEAST_PX, above_zero
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, scan_stage, stops
 from ..stage import Stage
 
@@ -77,9 +77,9 @@ class Config(SegmenterConfig, PoseConfig, ClipConfig):
             raise ConfigError("transforms and per_clip: at least one of each")
         if self.max_frames < MIN_FRAMES or self.max_frames % 4 != 1:
             raise ConfigError(f"max_frames is {self.max_frames}; it is 4 n + 1 and at least {MIN_FRAMES}")
-        if not 0 < self.fps < inf or self.short_px < 16 or self.short_px % 2:
-            raise ConfigError(f"fps {self.fps:g} must be a number above 0, short_px {self.short_px} even and "
-                              "at least 16")
+        above_zero(self, "fps")
+        if self.short_px < LEAST_PX or self.short_px % 2:
+            raise ConfigError(f"--short-px is {self.short_px}; it is even and at least {LEAST_PX}")
         for folder in self.fonts:
             if not os.path.isdir(folder):
                 raise ConfigError(f"there is no folder {folder}, which --fonts names")

@@ -115,6 +115,17 @@ def test_an_honest_edit_lies_clear_of_the_thresholds_and_the_others_do_not(made)
     assert all(reasons[2:])
 
 
+def test_an_edit_that_changed_nothing_is_a_reject_and_no_failure(made, tmp_path):
+    empty = str(tmp_path / "empty.mp4")
+    write_video(empty, np.zeros_like(made[1].frames), fps=FPS)
+    rows = table(made, "source", mask_path=empty)
+    for name in ("edit_region", "edit_motion", "faces_kept"):
+        rows = build(Stage(op=PAIR_FILTERS[name]))(rows)
+    (row,) = ApplyRules(rule_set("local-edit"))(rows).to_pylist()
+    assert (row["mask_area"], row["edit_strength_inside"], row["psnr_outside_mask_db"]) == (0, 0, 100)
+    assert row["drop_reason"] == "mask_area<0.002" and row["issues"] == []
+
+
 def test_what_cannot_be_measured_says_why(made):
     (row,) = measure("edit_region", table(made, "edited", mask_path=None))
     assert row["psnr_outside_mask_db"] is None and "no mask_path" in row["issues"][0]

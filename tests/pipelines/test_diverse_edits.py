@@ -110,7 +110,9 @@ def test_a_shared_bank_is_begun_with_and_given_what_was_found(made, tmp_path):
     folder, shared = made[0], str(tmp_path / "shared")
     known = "Reduce the scene to a poster with few flat colours."
     PromptBank(shared, begin=[known])
+    alone = dict(run_steps(settings(folder, out="out2", mechanisms=("bank",), rounds=1)))  # must not stand in for it
     stops = dict(run_steps(settings(folder, out="out2", bank=shared, mechanisms=("bank",), rounds=1)))
+    assert stops["samples"].path != alone["samples"].path
     assert known not in {row["edit_prompt"] for row in rows(stops, "bank 1/1")}  # other edits are farther from it
     grown = PromptBank(shared)
     assert grown.round == 1 and known in grown.prompts and len(grown) > 1
@@ -136,7 +138,12 @@ def test_a_camera_move_goes_where_it_says_at_its_speed(move):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"mechanisms": ("guess",)}, "mechanisms are pool, bank, not guess"), ({"rounds": 0}, "rounds is 0"),
+    ({"mechanisms": ("guess",)}, "mechanisms are pool, bank, not guess"), ({"rounds": 0}, "--rounds is 0; .*1 or more"),
+    ({"seconds": 0.9}, "--seconds is 0.9, which gives 13 frames at 16 a second; a video has at least 17"),
+    ({"seconds": float("inf")}, "--seconds is inf; it is a finite number above 0"),
+    ({"image_px": 0}, "--image-px is 0; it is a whole number, 16 or more"),
+    ({"instructions": "nowhere.txt"}, "--instructions nowhere.txt cannot be read .*one instruction a line"),
+    ({"instructions": __file__ + "/.jsonl"}, "cannot be read .*one instruction a line, or .jsonl with `prompt`"),
     ({"image_editor": "flux-kontext"}, "annotator classical does not go with image editor flux-kontext"),
     ({"animate": "bernini"}, "annotator classical does not go with animate bernini"),
 ])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra 'models': pip install 'bernini[models]'")
 
+from bernini.generate import dual_branch
 from datagen.backends import EditRequest
 from datagen.cut_reference import CutReference
 from datagen.samples_photos import photograph
@@ -19,7 +23,7 @@ from manifests.schema import PAIRS
 from manifests.spans import read_image, read_span
 from manifests.video_writer import write_video
 from pipelines.editors_motion import MotionAwareEditor
-from pipelines.pairs.motion_aware import Config, explode, run_steps, tiny_model
+from pipelines.pairs.motion_aware import SCHEDULES, WEIGHTS, Config, explode, run_steps, tiny_model
 
 SMALL = {"num_steps": 1, "max_frames": 10, "short_px": 64, "people_only": False, "min_sharpness": 0.0}
 
@@ -58,6 +62,8 @@ def test_targets_are_sampled_frame_for_frame_with_their_sources(made):
         assert len(source) == len(target) == pair["pair_num_frames"] == 9  # 4k + 1 of the 10 asked for
         assert source[0].shape == target[0].shape and min(source[0].shape[:2]) == 64
         assert pair["instruction"] and pair["motion_prompt"] and pair["instruction"] != pair["motion_prompt"]
+        assert pair["source_num_frames"] == pair["target_num_frames"] == 9 and pair["num_frames_gap"] == 0
+        assert pair["frame_offset"] is not None and 0 <= pair["faces_kept"] <= 1
         assert pair["target_change"] > 20  # noise of a model with random weights, as the recipe says
 
 
@@ -87,6 +93,20 @@ def test_again_is_finished(made):
     folder, stops = made
     again = dict(run_steps(settings(folder)))
     assert {k: m.path for k, m in again.items()} == {k: m.path for k, m in stops.items()}
+
+
+def test_a_moved_output_is_finished_too(made, tmp_path):
+    folder, stops = made
+    shutil.copytree(folder / "out", tmp_path / "moved")
+    again = dict(run_steps(replace(settings(folder), output=str(tmp_path / "moved"))))
+    assert {k: Path(m.path).name for k, m in again.items()} == {k: Path(m.path).name for k, m in stops.items()}
+    assert len(list((tmp_path / "moved" / "candidates").iterdir())) == 2  # planned, and made: nothing began again
+
+
+def test_a_model_is_asked_for_the_faces_and_noise_is_not(tmp_path):
+    rules = {model: {r.column: r for r in settings(tmp_path, model=model).pair_rules()} for model in ("", "DIR")}
+    assert "faces_kept" not in rules[""] and rules["DIR"]["faces_kept"].min == 0.6
+    assert all(r["num_frames_gap"].max == 0 and all(rule.why for rule in r.values()) for r in rules.values())
 
 
 def test_dropped_pairs_stay_and_have_no_variant():
@@ -134,8 +154,18 @@ def test_without_a_segmented_object_what_changed_is_cut_out(tmp_path):
     assert cut.shape[0] in range(32, 40) and cut[cut.shape[0] // 2, cut.shape[1] // 2].tolist() == [90] * 3
 
 
-@pytest.mark.parametrize("wrong, words", [({"alpha": 1.5}, "alpha is 1.5"),
-                                          ({"image_editor": "flux-kontext"}, "does not go with image editor")])
+def test_the_names_of_the_settings_are_those_of_the_sampler():
+    assert WEIGHTS == tuple(dual_branch.WEIGHTS) and SCHEDULES == tuple(dual_branch.SCHEDULES)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"alpha": 1.5}, "alpha is 1.5"), ({"image_editor": "flux-kontext"}, "does not go with image editor"),
+    ({"num_steps": 0}, "--num-steps is 0; it is a whole number, 1 or more"),
+    ({"weights": "table6"}, "--weights is 'table6'; known: table5, text-only, firm-frame, unguided"),
+    ({"alpha_schedule": "waving"}, "--alpha-schedule is 'waving'; known: constant, falling, rising"),
+    ({"max_frames": 4}, "--max-frames is 4; it is a whole number, 5 or more"),
+    ({"fps": -1.0}, "--fps is -1; it is a finite number above 0"), ({"short_px": 0}, "--short-px is 0"),
+])
 def test_wrong_settings_are_refused(tmp_path, wrong, words):
     with pytest.raises(ConfigError, match=words):
         settings(tmp_path, **wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -70,6 +71,8 @@ def test_a_swapped_pair_has_the_swapped_media_and_the_swapped_instruction(rows):
             thing = there["instruction"].split(" ", 1)[1].split(" from the video")[0].split(" to the video")[0]
             assert thing in row["instruction"]
         assert row["forward_instruction"] == there["instruction"]
+        assert (row["edit_prompt"], row["edit_kind"], row["possible_edits"]) == (None, None, None)  # of the way there
+        assert there["edit_prompt"] and there["possible_edits"]
         # The reference of the way back is from the film itself: the first frame of what is now the target.
         assert np.abs(picture(row["edited_path"]).astype(int) - frames(row["target_path"])[0]).mean() < CODEC
 
@@ -144,11 +147,13 @@ def test_again_is_finished_and_a_lost_stop_is_made_as_it_was(propagated, tmp_pat
 
 
 class EveryOtherFlickers(ClassicalVideoEditor):
-    """The classical editor with a fault: some attempts flicker inside the object."""
+    """The classical editor with a fault: every other attempt flickers inside the object."""
+
+    calls = 0
 
     def edit(self, frames, request, first_frame=None):
-        made = super().edit(frames, request, first_frame)
-        if request.seed % 2 and request.mask is not None:
+        made, self.calls = super().edit(frames, request, first_frame), self.calls + 1
+        if self.calls % 2 == 0:
             noise = np.random.default_rng(request.seed).integers(0, 2, len(made))[:, None, None, None] * 120
             made = np.where(request.mask[..., None], np.clip(made.astype(int) - noise, 0, 255), made).astype(np.uint8)
         return made
@@ -176,6 +181,60 @@ def test_rejects_stay_beside_the_attempt_that_was_kept(small_clips, tmp_path):
         assert scores[0] <= 8 < scores[1]
 
 
+class Idle(ClassicalVideoEditor):
+    """The classical editor with faults: every other attempt does nothing, and no seed changes the rest."""
+
+    calls = 0
+
+    def edit(self, frames, request, first_frame=None):
+        self.calls += 1
+        return frames if self.calls % 2 == 0 else super().edit(frames, replace(request, seed=0), first_frame)
+
+
+def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned_once(small_clips, tmp_path):
+    config = {"input": str(small_clips), "output": str(tmp_path), "edits": ("addition",), "attempts": 4, "swap": False,
+              "keep_rejects": True, "video_editor": f"{__name__}:Idle", "refs": False, "frames": False}
+    from .small_clips import SMALL
+
+    stops = dict(run_steps(Config(**config, **SMALL)))
+    pairs = stops["pairs"].table().to_pylist()
+    kept = {r["pair_id"]: r for r in pairs if r["drop_reason"] is None}
+    assert sorted(str(r["drop_reason"]) for r in pairs) == (
+        2 * ["None"] + 2 * ["mask_area<0.002"] + 4 * ["same as an earlier attempt"])
+    assert len({r["clip_id"] for r in kept.values()}) == 2
+    assert {s["pair_id"] for s in stops["samples"].table().to_pylist()} == kept.keys()
+    preferences = stops["preferences"].table().to_pylist()
+    idle = {r["pair_id"]: r for r in pairs if r["drop_reason"] == "mask_area<0.002"}
+    assert len(preferences) == 2 and {(p["chosen_pair_id"], p["rejected_pair_id"]) for p in preferences} == {
+        (a, b) for a in kept for b in idle if kept[a]["clip_id"] == idle[b]["clip_id"]}
+
+
+class TopInverted(ClassicalVideoEditor):
+    """The classical editor with a fault: it spoils a third of every frame beside the edit."""
+
+    def edit(self, frames, request, first_frame=None):
+        made = super().edit(frames, request, first_frame)
+        made[:, : made.shape[1] // 3] = 255 - made[:, : made.shape[1] // 3]
+        return made
+
+
+@pytest.mark.parametrize("direct", [("replacement", "style"), ("addition", "replacement", "style")])
+def test_what_changes_beside_an_addition_or_a_replacement_is_damage(small_clips, tmp_path, direct):
+    from manifests.errors import RunStopped
+    from manifests.manifest import Manifest
+
+    from .small_clips import SMALL
+
+    config = Config(input=str(small_clips), output=str(tmp_path), edits=("addition", "replacement"), swap=False,
+                    direct=direct, video_editor=f"{__name__}:TopInverted", **SMALL)
+    with pytest.raises(RunStopped, match="psnr_outside_mask_db<30"):
+        list(run_steps(config))
+    (folder,) = (p for p in (tmp_path / "candidates").iterdir() if "mask_area" in Manifest.open(str(p)).schema.names)
+    rows = Manifest.open(str(folder)).table().to_pylist()
+    assert sorted((r["edit"], r["drop_reason"]) for r in rows) == 2 * [
+        ("addition", "psnr_outside_mask_db<30")] + 2 * [("replacement", "psnr_outside_mask_db<30")]
+
+
 def test_an_object_is_followed_where_it_is_shown():
     there = np.zeros((12, 8, 8), bool)
     there[2:10, 2:6, 2:6] = True
@@ -190,7 +249,15 @@ def test_only_what_the_paper_swaps_is_swapped(propagated):
 
 @pytest.mark.parametrize("wrong, words", [
     ({"edits": ("erase",)}, "no edit 'erase'; known: removal, addition"),
-    ({"per_clip": 0}, "at least one of each"),
+    ({"per_clip": 0}, "--per-clip is 0; it is a whole number, 1 or more"),
+    ({"attempts": -1}, "--attempts is -1; it is a whole number, 1 or more"),
+    ({"workers": 0}, "--workers is 0; it is a whole number, 1 or more"),
+    ({"edits": ()}, "--edits is empty"),
+    ({"direct": ("style", "morph")}, "--direct is 'morph'; known: removal, addition"),
+    ({"fps": 0.0}, "--fps is 0; it is a finite number above 0"),
+    ({"fps": float("inf")}, "--fps is inf; it is a finite number above 0"),
+    ({"fps": float("nan")}, "--fps is nan; it is a finite number above 0"),
+    ({"short_px": -1}, "--short-px is -1; it is a whole number, 16 or more"),
     ({"max_frames": 96}, "4 n \\+ 1"),
     ({"image_editor": "qwen-image-edit"}, "does not go with image editor qwen-image-edit"),
 ])

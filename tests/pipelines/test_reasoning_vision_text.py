@@ -53,6 +53,16 @@ def test_the_intermediate_is_the_edited_first_frame(made):
         assert (np.abs(edited - before).max(axis=2) > 20).mean() > 0.003
 
 
+def test_an_edit_of_the_whole_frame_is_told_as_one(made):
+    rows = [r for r in made[1]["pairs"].table().to_pylist() if r["drop_reason"] is None]
+    told = {r["pair_id"]: (r["edited_share"], r["frame_reasoning"].split("\n")[0]) for r in rows}
+    whole = {name for name, (share, _) in told.items() if share > 0.5}
+    assert 0 < len(whole) < len(told) and {r["edit"] for r in rows if r["pair_id"] in whole} == {"style"}
+    for name, (_, seen) in told.items():
+        assert seen.startswith("Edited frame: The whole frame changed: ") == (name in whole)
+        assert name in whole or " of the frame" in seen
+
+
 def test_given_first_frames_leave_nothing_to_think_of(made):
     dropped = [r for r in made[1]["pairs"].table().to_pylist() if r["task"] == "vi2v"]
     assert dropped and all(r["drop_reason"] == "task is vi2v" for r in dropped) and "vi2v" not in EDITS

@@ -109,8 +109,8 @@ def test_a_run_says_in_which_scripts_it_writes(capsys):
     ({"segmenter": ""}, "need a segmenter"),
     ({"max_frames": 96}, "4 n \\+ 1"),
     ({"fps": 0}, "above 0"),
-    ({"fps": float("nan")}, "fps nan must be a number above 0"),
-    ({"fps": float("inf")}, "fps inf must be a number above 0"),
+    ({"fps": float("nan")}, "--fps is nan; it is a finite number above 0"),
+    ({"fps": float("inf")}, "--fps is inf; it is a finite number above 0"),
     ({"fonts": ("/nonexistent",)}, "there is no folder /nonexistent, which --fonts names"),
 ])
 def test_settings_that_cannot_work_are_told_at_once(wrong, words):
