@@ -20,6 +20,7 @@ from manifests import storage
 from manifests.columns import ACCOUNT, FAILED, column
 from manifests.errors import InputError
 from manifests.ids import digest, file_hash, make_id
+from manifests.provenance import plain
 from manifests.schema import DOCUMENTS, RIGHTS
 
 ENDINGS = (".jsonl", ".parquet")
@@ -103,6 +104,8 @@ def _read(path: str) -> Iterator[dict | str]:
 def _parse(line: bytes) -> dict | str:
     try:
         document = json.loads(line)
+        if b"\\u" in line:
+            json.dumps(document, ensure_ascii=False).encode()  # half a character cannot be stored
     except (ValueError, RecursionError) as error:
         return f"the line is not JSON: {error}"
     return document if isinstance(document, dict) else "the line is not a JSON object"
@@ -115,7 +118,7 @@ def _check(names: Sequence[str] | Mapping, path: str) -> None:
 
 
 def _row(document: dict | str, name: str, path: str, number: int) -> dict:
-    row = {"document_id": make_id("document", name, number, digest(document)), "path": path, "issues": [],
+    row = {"document_id": make_id("document", name, number, digest(plain(document))), "path": path, "issues": [],
            "num_attempts": 1}
     problem = document if isinstance(document, str) else _problem(document)
     if problem:
@@ -148,6 +151,12 @@ def _problem(document: dict) -> str:
         return f"{len(lists[0])} texts and {len(lists[1])} images; both lists must be equally long, with nulls"
     if not all(value is None or isinstance(value, str) for values in lists for value in values):
         return "texts and images must hold strings and nulls"
+    page = document.get("general_metadata")
+    rights = [("url", page.get("url") if isinstance(page, dict) else None),
+              *((name, document.get(name)) for name in ("url", "licence", "license"))]
+    for name, value in rights:
+        if value and not isinstance(value, str):
+            return f"{name} must be a string, it is {str(value)[:60]!r}"
     return ""
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from manifests import storage
 from manifests.columns import add_issues, column, require, set_column
-from manifests.errors import MediaError
+from manifests.errors import InputError, MediaError
 from manifests.media import probe
 from manifests.messages import input_kinds
 from manifests.schema import PAIRS
@@ -45,12 +45,12 @@ class CheckMedia:
         if not row["target_path"]:
             return found | {"media": "no target"}, "the data set names no target for this row"
         conditions = [c["path"] for c in row["conditions"] or ()]
-        for path in filter(None, [row["source_path"], row["target_path"], row["mask_path"], *conditions]):
-            if not storage.exists(path):
-                return found | {"media": "missing"}, f"there is no file {path}"
         try:
+            for path in filter(None, [row["source_path"], row["target_path"], row["mask_path"], *conditions]):
+                if not storage.exists(path):
+                    return found | {"media": "missing"}, f"there is no file {path}"
             found |= self._spans(row)
-        except MediaError as error:
+        except (MediaError, InputError, OSError) as error:  # also an address on the web, or a text in place of a name
             return found | {"media": "unreadable"}, str(error)
         task, kinds, made = TASKS[row["task"]], input_kinds(row | found), kind_of(row["target_path"])
         if task.takes(kinds) and made == task.output:

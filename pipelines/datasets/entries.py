@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from manifests import storage
 from manifests.errors import InputError
 
+from .row import Row
+
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
@@ -102,7 +104,7 @@ def base_of(root: str) -> str:
     return posixpath.dirname(root) if is_file(root) else root
 
 
-def records(file: str, needed: Sequence[str] = ()) -> Iterator[dict]:
+def records(file: str, needed: Sequence[str] = ()) -> Iterator[Row]:
     """Rows of a CSV, JSONL, JSON (array, or object of objects) or Parquet file, one at a time.
 
     Of an object of objects each value gets its name as `key`. Raises `InputError` that names the
@@ -118,7 +120,7 @@ def records(file: str, needed: Sequence[str] = ()) -> Iterator[dict]:
             if missing := [name for name in needed if name not in row]:
                 raise InputError(f"row {number} of {file} has no column {missing[0]!r}; it has "
                                  f"{', '.join(map(str, row)) or 'nothing'}")
-            yield row
+            yield Row(row, f"row {number} of {file}")
     except (ValueError, pa.ArrowInvalid, csv.Error) as error:
         raise InputError(f"cannot read {file} after row {number}: {error}") from None
 

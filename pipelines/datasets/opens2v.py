@@ -27,6 +27,7 @@ from manifests.schema import PAIRS
 from manifests.spans import read_frames, read_span
 
 from .entries import Entry, base_of, find_tables, inside, records
+from .row import Row
 
 NAME = "opens2v-top200k"
 LICENCE = "CC-BY-4.0"  # dataset card
@@ -47,24 +48,26 @@ def entries(root: str, store=None) -> Iterator[Entry]:
             yield _entry(row, top, file)
 
 
-def _entry(row: dict, top: str, file: str) -> Entry:
-    about, marks = row["metadata"], row["annotation"]
+def _entry(row: Row, top: str, file: str) -> Entry:
+    about, marks = row.object("metadata"), row.object("annotation")
     for name in ("path", "crop", "face_cut", "face_cap_qwen", "fps"):
         if name not in about:
             raise InputError(f"{file}: metadata of {row['key']!r} has no {name!r}, so it is not {NAME}; it has "
                              f"{', '.join(about)}")
-    frame, names = marks.get("ann_frame_data") or {}, marks.get("mask_map") or {}
+    frame, names = marks.object("ann_frame_data"), marks.object("mask_map")
     if "ann_frame_idx" not in frame or "annotations" not in frame:
         raise InputError(f"{file}: annotation of {row['key']!r} has no ann_frame_data with ann_frame_idx and "
                          f"annotations, so it is not {NAME}")
-    fps = float(about["fps"])
-    first, last = about["face_cut"]
-    boxes = [{"name": (names.get(str(n)) or {}).get("class_name"), "box": mark["bbox"]}
-             for n, mark in enumerate(frame["annotations"], start=1) if "bbox" in mark]
-    return Entry(target=inside(top, about["path"]), text=about["face_cap_qwen"], task="r2v", edit="subjects",
-                 target_span=(first / fps, last / fps),
-                 extra={"key": row["key"], "crop": about["crop"], "boxes": boxes,
-                        "frame_s": int(frame["ann_frame_idx"]) / fps})
+    if (fps := about.number("fps")) <= 0:
+        raise about.wrong("fps", "above 0")
+    first, last = about.numbers("face_cut", 2)
+    boxes = [{"name": names.object(str(n)).text("class_name"), "box": mark.numbers("bbox", 4)}
+             for n, mark in enumerate(frame.objects("annotations"), start=1) if "bbox" in mark]
+    path = about.text("path")
+    return Entry(target=inside(top, path) if path else None, text=about.text("face_cap_qwen"), task="r2v",
+                 edit="subjects", target_span=(first / fps, last / fps),
+                 extra={"key": row["key"], "crop": about.numbers("crop", 4), "boxes": boxes,
+                        "frame_s": int(frame.number("ann_frame_idx")) / fps})
 
 
 class CutSubjects:
@@ -83,7 +86,7 @@ class CutSubjects:
     def _row(self, row: dict) -> dict:
         about, path = json.loads(row["extra"]), row["target_path"]
         x0, x1, y0, y1 = (int(v) for v in about["crop"])
-        if not storage.exists(path):  # CheckMedia tells so
+        if not path or not storage.exists(path):  # CheckMedia tells so
             return {f.name: row.get(f.name) for f in self.adds} | {"conditions": []}
         whole = read_frames(path, [about["frame_s"] + 1e-4], long_px=8192)[0]
         picture = whole[y0:y1, x0:x1]

@@ -17,6 +17,7 @@ from manifests import storage
 from manifests.errors import InputError
 
 from .entries import Entry, base_of, find_tables, inside, records
+from .row import Row
 
 NAME = "pico-banana-400k"
 LICENCE = "CC BY-NC-ND 4.0"  # README, section License; source images CC BY 2.0
@@ -35,28 +36,30 @@ def entries(root: str, store=None) -> Iterator[Entry]:
                 yield _single(row, base, file)
 
 
-def _single(row: dict, base: str, file: str) -> Entry:
+def _single(row: Row, base: str, file: str) -> Entry:
     for name in ("text", "output_image"):
         if name not in row:
             raise InputError(f"{file} has no column {name!r}, so it is no manifest of {NAME}; it has {', '.join(row)}")
-    source = row.get("local_input_image") or _by_address(row.get("open_image_input_url"))
-    return Entry(source=inside(base, source) if source else None, target=inside(base, row["output_image"]),
-                 text=row["text"], edit=row.get("edit_type") or "", task="i2i",
-                 source_url=row.get("open_image_input_url"), extra={"summarized_text": row.get("summarized_text")})
+    address, target = row.text("open_image_input_url"), row.text("output_image")
+    source = row.text("local_input_image") or _by_address(address)
+    return Entry(source=inside(base, source) if source else None, target=inside(base, target) if target else None,
+                 text=row.text("text"), edit=row.text("edit_type") or "", task="i2i", source_url=address,
+                 extra={"summarized_text": row.text("summarized_text")})
 
 
-def _turns(row: dict, base: str, file: str) -> Iterator[Entry]:
+def _turns(row: Row, base: str, file: str) -> Iterator[Entry]:
     if "files" not in row:
         raise InputError(f"{file} has no column 'files', so it is no multi-turn manifest of {NAME}")
-    paths = {item.get("id"): item for item in row["files"]}
-    first = paths.get("original_input_image", {})
-    before = first.get("local_input_image") or _by_address(first.get("url"))
-    prompts = row["metadata_edit_turn_prompts"]
+    paths = {item.text("id"): item for item in row.objects("files")}
+    first = paths.get("original_input_image") or Row({}, row.where)
+    address = first.text("url")
+    before = first.text("local_input_image") or _by_address(address)
+    prompts = row.texts("metadata_edit_turn_prompts")
     for n, prompt in enumerate(prompts, start=1):
-        item = paths.get(f"edit_turn{n}") or (paths.get("final_image") if n == len(prompts) else None) or {}
-        after = item.get("url")
+        item = paths.get(f"edit_turn{n}") or (paths.get("final_image") if n == len(prompts) else None)
+        after = item.text("url") if item else None
         yield Entry(source=inside(base, before) if before else None, target=inside(base, after) if after else None,
-                    text=prompt, task="i2i", edit="turn", source_url=first.get("url"), extra={"turn": n})
+                    text=prompt, task="i2i", edit="turn", source_url=address, extra={"turn": n})
         before = after
 
 

@@ -29,12 +29,13 @@ def entries(root: str, store=None) -> Iterator[Entry]:
     folders = set(storage.list_folders(base))
     for file in find_tables(root, "senorita-2m", endings=(".json", ".jsonl")):
         for row in records(file, ("source_video_path", "target_video_path", "instruction")):
-            category = _parts(row["target_video_path"])[0]
-            yield Entry(source=_place(base, row["source_video_path"], folders),
-                        target=_place(base, row["target_video_path"], folders), task="v2v",
-                        text=row.get("enhanced_instruction") or row["instruction"], edit=category,
+            target, instruction = row.text("target_video_path"), row.text("instruction")
+            category = _parts(target or "")[0]
+            yield Entry(source=_place(base, row.text("source_video_path"), folders),
+                        target=_place(base, target, folders), task="v2v",
+                        text=row.text("enhanced_instruction") or instruction, edit=category,
                         source_name=NAME if "control" in category else EDITING,
-                        extra={"instruction": row["instruction"]})
+                        extra={"instruction": instruction})
 
 
 def _parts(path: str) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from manifests.errors import InputError
 
 from .entries import Condition, Entry, base_of, find_tables, inside, records
+from .row import Row
 
 NAME, LICENCE = "table", None
 WHY = "a csv, jsonl, json or parquet list of pairs"
@@ -37,7 +38,7 @@ def entries(root: str, store=None) -> Iterator[Entry]:
             yield _entry(row, base, file)
 
 
-def _entry(row: dict, base: str, file: str) -> Entry:
+def _entry(row: Row, base: str, file: str) -> Entry:
     found, used = {}, set()
     for role, names in NAMES.items():
         name = next((n for n in names if n in row), None)
@@ -46,11 +47,11 @@ def _entry(row: dict, base: str, file: str) -> Entry:
                              f"{', '.join(map(str, row)) or 'nothing'}")
         if name is not None:
             used.add(name)
-            found[role] = row[name] or None
+            found[role] = _list(row, name) if role == "reference" else row.text(name) or None
     paths = {role: inside(base, found[role]) if found.get(role) else None
              for role in ("target", "source", "first_frame", "mask")}
     conditions = [Condition("first_frame", paths["first_frame"])] if paths["first_frame"] else []
-    conditions += [Condition("reference", inside(base, p)) for p in _list(found.get("reference"))]
+    conditions += [Condition("reference", inside(base, p)) for p in found.get("reference", ())]
     extra = {str(k): v for k, v in row.items() if k not in used and v not in (None, "")}
     return Entry(source=paths["source"], target=paths["target"], mask=paths["mask"], text=found.get("prompt"),
                  conditions=tuple(conditions), task=found.get("task") or "", edit=found.get("edit") or "",
@@ -58,8 +59,13 @@ def _entry(row: dict, base: str, file: str) -> Entry:
                  source_url=found.get("source_url"), reasoning=found.get("reasoning"), extra=extra)
 
 
-def _list(value) -> list[str]:
+def _list(row: Row, name: str) -> list[str]:
     """A list of paths, one path, or (in CSV) a JSON list."""
+    value = row[name]
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = json.loads(value)
-    return [value] if isinstance(value, str) else [str(v) for v in value or ()]
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise row.wrong(name, "a JSON list of paths") from None
+    given = Row({name: [value] if isinstance(value, str) else value}, row.where).texts(name)
+    return [path for path in given if path]

@@ -29,9 +29,9 @@ def entries(root: str, store=None) -> Iterator[Entry]:
             if before is None:
                 raise InputError(f"{file} has no columns {' and '.join(PAIRS[0])}, so it is not {NAME}; it has "
                                  f"{', '.join(row)}")
-            rules = (row.get("rules") or "").strip()
-            text = (row["instruction"] or "").strip()
-            yield Entry(source=inside(base, row[before]) if row[before] else None,
-                        target=inside(base, row[after]) if row[after] else None, task="i2i", edit="reasoning",
-                        text=f"{rules} {text}".strip() or None, reasoning=(row["reasoning"] or "").strip() or None,
+            rules, text, reasoning = ((row.text(n) or "").strip() for n in ("rules", "instruction", "reasoning"))
+            source, target = row.text(before), row.text(after)
+            yield Entry(source=inside(base, source) if source else None,
+                        target=inside(base, target) if target else None, task="i2i", edit="reasoning",
+                        text=f"{rules} {text}".strip() or None, reasoning=reasoning or None,
                         extra={k: row[k] for k in ("rules", "name", "idx", "category") if row.get(k)})

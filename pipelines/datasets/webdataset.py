@@ -19,6 +19,7 @@ from manifests.media_store import MediaStore
 
 from .entries import IMAGES, SHARDS, VIDEOS, Condition, Entry
 from .folder import _ROLE_OF
+from .row import Row
 
 NAME, LICENCE = "webdataset", None
 WHY = "tar shards in the WebDataset form"
@@ -87,11 +88,11 @@ def _value(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, store
 
 def _entry(key: str, members: dict[str, object], shard: str) -> Entry | None:
     roles: dict[str, list[str]] = {}
-    facts = next((v for v in members.values() if isinstance(v, dict)), {})
+    facts = Row(next((v for v in members.values() if isinstance(v, dict)), {}), f"{key} of {shard}")
     text = next((v for e, v in members.items() if e.endswith("txt")), None) or next(
-        (str(facts[p]) for p in PROMPTS if facts.get(p)), None)
+        (facts.text(p) for p in PROMPTS if facts.text(p)), None)
     for ending, value in sorted(members.items()):
-        if isinstance(value, str) and not ending.endswith("txt"):
+        if isinstance(value, str) and not ending.endswith(("txt", "json")):
             role = ending.rpartition(".")[0].rstrip("0123456789_-")
             roles.setdefault(_ROLE_OF.get(role, "target" if not role else role), []).append(value)
     if not {"source", "target"} & set(roles):
@@ -99,6 +100,6 @@ def _entry(key: str, members: dict[str, object], shard: str) -> Entry | None:
     first = {role: paths[0] for role, paths in roles.items()}
     conditions = [Condition(role, p) for role in ("first_frame", "reference") for p in roles.get(role, ())]
     return Entry(source=first.get("source"), target=first.get("target"), mask=first.get("mask"), text=text,
-                 conditions=tuple(conditions), task=str(facts.get("task") or ""), edit=str(facts.get("edit") or ""),
-                 licence=facts.get("licence") or facts.get("license"), source_url=facts.get("url"),
+                 conditions=tuple(conditions), task=facts.text("task") or "", edit=facts.text("edit") or "",
+                 licence=facts.text("licence") or facts.text("license"), source_url=facts.text("url"),
                  extra={"shard": shard.rsplit("/", 1)[-1], "key": key})

@@ -25,6 +25,9 @@ from pipelines.datasets.command import Config, import_dataset
 from pipelines.datasets.entries import records
 from tests.conftest import moving_frames
 
+OPEN = {"path": "a.mp4", "crop": [0, 1, 0, 1], "face_cut": [0, 9], "face_cap_qwen": "x", "fps": 10}
+MARKS = {"ann_frame_data": {"ann_frame_idx": "1", "annotations": [{"bbox": [1, 2, 3, 4]}]}}
+
 
 def picture(path: Path, seed: int = 0, size=(96, 64)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,12 +146,13 @@ def test_opens2v_cuts_subjects_and_the_watermark(tmp_path):
     video(root / "videos/a/1.mp4", size=(320, 240), num=30)
     mark = {"ann_frame_idx": "12", "annotations": [{"bbox": [10, 20, 110, 140], "gme_score": 0.5, "aes_score": 5.1},
                                                    {"bbox": [0, 0, 8, 8], "gme_score": 0.5, "aes_score": 5.1}]}
-    (root / "Top200K.json").write_text(json.dumps({"a_1": {
+    (root / "Top200K.json").write_text(json.dumps({"b": {"metadata": OPEN | {"path": None}, "annotation": MARKS}, "a_1": {
         "metadata": {"path": "a/1.mp4", "crop": [0, 320, 0, 200], "face_cut": [10, 28], "fps": 10.0,
                      "face_cap_qwen": "A woman reads."},
         "annotation": {"mask_map": {"1": {"class_name": "woman"}, "2": {"class_name": "ring"}}, "ann_frame_data": mark,
                        "mask_annotation": {"12": {}}}}}))
-    (pair,), (sample,) = run("opens2v", root, tmp_path)
+    (lost, pair), (sample,) = run("opens2v", root, tmp_path)
+    assert lost["drop_reason"] == "failed: no target"
     assert pair["drop_reason"] is None and pair["target_duration_s"] == pytest.approx(1.8, abs=0.02)
     assert (probe(pair["target_path"]).width, probe(pair["target_path"]).height) == (320, 200)  # below it the mark
     (reference,) = pair["conditions"]  # 8 px of a ring are no subject
@@ -201,6 +205,13 @@ def test_a_table_of_pairs(tmp_path, ending):
     assert json.loads(sample["extra"]) == {"rating": "4"} and sample["task"] == "i2i"
 
 
+def test_nan_in_a_column_of_texts_is_nothing(tmp_path):
+    picture(tmp_path / "t/2.png")
+    rows = [{"target": "2.png", "prompt": "A picture.", "licence": float("nan")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t/pairs.parquet")
+    assert run("table", tmp_path / "t", tmp_path)[1][0]["licence"] is None
+
+
 def test_webdataset_shards_keep_media_under_their_content(tmp_path):
     root = tmp_path / "shards"
     root.mkdir()
@@ -233,6 +244,30 @@ def test_webdataset_shards_keep_media_under_their_content(tmp_path):
     ("folder", "a.mp4", "", "none is a source or target by its name"),
     ("table", "a.csv", "x,y\n1,2\n", "no column for the target"),
     ("table", "a.jsonl", "{not json\n", "cannot read .*a.jsonl after row 0"),
+    ("table", "a.jsonl", '{"target": "a.png", "prompt": "x"}\n{"target": 5, "prompt": "x"}\n', "row 2 .*target is '5', not a"),
+    ("table", "a.json", '[{"target": "a.png", "prompt": 5}]', "row 1 of .*a.json: prompt is '5', not a text"),
+    ("table", "a.json", '[{"target": "a.png", "prompt": "x", "licence": 5}]', "licence is '5', not a text"),
+    ("table", "a.json", '[{"target": "a.png", "prompt": "x", "reference": 5}]', "reference is '5', not a list of texts"),
+    ("table", "a.json", '[{"target": "a.png", "prompt": "x", "reference": [5]}]', "reference is '5', not a text"),
+    ("table", "a.csv", 'target,prompt,reference\na.png,x,"[b"\n', "reference is '\\[b', not a JSON list of paths"),
+    ("table", "a.json", '[{"target": "a.png", "prompt": "\\ud800"}]', "half a character"),
+    ("table", "a.json", '[{"target": "a\\u0000.png", "prompt": "x"}]', "a zero byte"),
+    ("pico-banana-400k", "a.jsonl", '{"text": "x", "output_image": 5}', "output_image is '5', not a text"),
+    ("pico-banana-400k", "a.jsonl", '{"files": 5, "metadata_edit_turn_prompts": ["x"]}', "files is '5', not a list"),
+    ("pico-banana-400k", "a.jsonl", '{"files": [5], "metadata_edit_turn_prompts": []}', "files is '5', not an object"),
+    ("pico-banana-400k", "a.jsonl", '{"files": [null], "metadata_edit_turn_prompts": [5]}', "prompts is '5', not a text"),
+    ("uniredit-100k", "a.json", '[{"instruction": 5, "reasoning": "", "original_image_path": "a", '
+                                '"edited_image_path": "b"}]', "instruction is '5', not a text"),
+    ("senorita-2m", "a.json", '[{"source_video_path": "x", "target_video_path": 5, "instruction": "y"}]',
+     "target_video_path is '5', not a text"),
+    ("opens2v", "a.json", '{"k": {"metadata": 5, "annotation": {}}}', "row 1 of .*: metadata is '5', not an object"),
+    ("opens2v", "a.json", '{"k": {"metadata": null, "annotation": null}}', "metadata of 'k' has no 'path'"),
+    *(("opens2v", "a.json", json.dumps({"k": {"metadata": OPEN | about, "annotation": MARKS | marks}}), message)
+      for about, marks, message in (
+          ({"fps": None}, {}, "metadata of row 1 of .*fps is 'None', not a number"), ({"fps": 0}, {}, "not above 0"),
+          ({"crop": None}, {}, "crop is 'None', not 4 numbers"), ({"face_cut": [1]}, {}, "not 2 numbers"),
+          ({}, {"mask_map": {"1": 5}}, "1 is '5', not an object"), ({}, {"mask_map": None, "ann_frame_data": None}, "no ann_"),
+          ({}, {"ann_frame_data": {"ann_frame_idx": 1, "annotations": [{"bbox": [1, 2, 3, "x"]}]}}, "not 4 numbers"))),
     ("webdataset", "a.txt", "", "holds no .tar file"),
     ("webdataset", "a.tar", "no archive", "cannot read the shard"),
 ])
@@ -345,3 +380,24 @@ def test_a_row_whose_media_are_not_those_of_its_task_is_dropped_alone(tmp_path):
     assert [p["drop_reason"] for p in pairs] == [None, *["failed: not what its task takes"] * 2, None]
     assert "the task v2v makes a target of the kind video from ('video',)" in pairs[1]["issues"][0]
     assert [s["task"] for s in samples] == ["i2i", "i2v"]
+
+
+@pytest.mark.parametrize("facts, words", [({"prompt": 5}, "01 of .*a.tar: prompt is '5', not a text"),
+                                          ({"prompt": "x", "license": 5}, "license is '5', not a text")])
+def test_a_wrong_value_in_a_shard_is_named(tmp_path, facts, words):
+    (tmp_path / "01.json").write_text(json.dumps(facts))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(picture(tmp_path / "t.png"), "01.png")
+        archive.add(tmp_path / "01.json", "01.json")
+    with pytest.raises(InputError, match=words):
+        run("webdataset", tmp_path / "a.tar", tmp_path)
+
+
+def test_rows_that_name_nothing_or_too_long_a_name_are_dropped_alone(tmp_path):
+    root = tmp_path / "in"
+    video(root / "a/1.mp4"), video(root / "a/2.mp4", 1)
+    rows = [{"source_video_path": "a/1.mp4", "target_video_path": target, "instruction": "Make it blue."}
+            for target in ("a/2.mp4", None, "x" * 300, "gone.mp4")]
+    lines(root / "list.jsonl", *rows)
+    pairs, _ = run("senorita-2m", root, tmp_path, max_failed_share=1.0)
+    assert [p["drop_reason"] for p in pairs] == [None, "failed: no target", "failed: unreadable", "failed: missing"]

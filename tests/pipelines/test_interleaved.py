@@ -288,6 +288,17 @@ def test_a_wrong_layout_names_what_is_missing(tmp_path, prepare, words):
         run(Config(source="web", input=str(tmp_path / "in"), output=str(tmp_path / "out"), engine="local", quiet=True))
 
 
+def test_a_document_with_values_of_another_kind_is_a_row_with_its_reason(tmp_path):
+    good = document(0, ["a", ("b.jpg",)])
+    wrong = [good | {"licence": 5}, good | {"general_metadata": {"url": 7}}, good | {"texts": ["\ud800", None]}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [good, *wrong]))
+    (rows,) = WebDocuments(str(tmp_path / "a.jsonl")).batches()
+    assert rows["drop_reason"].to_pylist() == [None, *["failed: layout"] * 3]
+    said = [issue for issues in rows["issues"].to_pylist() for issue in issues]
+    for text, words in zip(said, ("licence must be a string, it is '5'", "url must be", "surrogates not allowed"), strict=True):
+        assert words in text
+
+
 def test_settings_and_empty_results(web, tmp_path):
     with pytest.raises(ConfigError, match="no source 'tv'; known: films, web"):
         Config(source="tv", input="a", output="b")
