@@ -26,18 +26,20 @@ Change = Callable[[pa.Array], pa.Array]
 def to_relative(table: pa.Table, folder: str) -> pa.Table:
     """The table as it is stored in the manifest `folder`."""
     root, ups = _output_of(storage.absolute(folder).rstrip("/"))
-    return _changed(table, lambda paths: _replaced(paths, root + "/", ups)) if root else table
+
+    def stored(paths: pa.Array) -> pa.Array:
+        foreign = _replaced(paths, ups, f"./{ups}")  # a name that a document gives is not taken for one of ours
+        return _replaced(foreign, root + "/", ups)
+
+    return _changed(table, stored) if root else table
 
 
 def to_absolute(table: pa.Table, folder: str) -> pa.Table:
     """The table as readers of the manifest `folder` see it."""
     above = storage.absolute(folder).rstrip("/").rpartition("/")[0]
-    root = above.rpartition("/")[0]
-
-    def opened(paths: pa.Array) -> pa.Array:
-        return _replaced(_replaced(paths, 2 * UP, root + "/"), UP, above + "/")
-
-    return _changed(table, opened)
+    root, _, stop = above.rpartition("/")
+    root, ups = (root, 2 * UP) if stop in STOPS else (above, UP)
+    return _changed(table, lambda paths: _replaced(paths, ups, root + "/"))
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ def by_pandas(folder: str | Path) -> pd.DataFrame:
 
 
 def _opened(value, folder: Path):
-    if isinstance(value, str) and value.startswith("../"):
+    if isinstance(value, str) and value.startswith("../../"):
         return str((folder / value).resolve())
     if isinstance(value, dict):
         return {k: _opened(v, folder) for k, v in value.items()}

@@ -147,6 +147,15 @@ def test_a_manifest_outside_the_layout_keeps_its_paths(tmp_path):
     assert pq.read_table(m.parts[0]).replace_schema_metadata(None).equals(m.table())
 
 
+def test_names_that_a_document_gives_are_not_taken_for_media_of_ours(tmp_path):
+    names = ["../../secret.jpg", "../secret.jpg", "a.jpg", f"{tmp_path}/out/media/1.png"]
+    row = {"document_id": "d-1", "images": names, "order": ["image"] * 4, "texts": [], "num_attempts": 1}
+    with ManifestWriter(str(tmp_path / "out" / "documents" / "m"), STOPS["documents"], STOPS["documents"].schema) as writer:
+        writer.append(pa.Table.from_pylist([row], STOPS["documents"].schema))
+        m = writer.commit(name="test", parents=[], config={}, versions={})
+    assert m.table()["images"][0].as_py() == ["./../../secret.jpg", *names[1:]]
+
+
 def test_what_is_written_beside_the_stops_of_an_output_folder_moves_with_it(tmp_path):
     write(tmp_path / "out" / "pairs" / "m", rows(1))
     write(tmp_path / "out" / "kept", with_media(str(tmp_path / "out")))
