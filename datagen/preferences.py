@@ -62,16 +62,18 @@ class PairPreferences:
         }
 
 
-def drop_repeats(table: pa.Table) -> pa.Table:
+def drop_repeats(table: pa.Table, *, alike: bool = False) -> pa.Table:
     """Attempts that made the very target of an earlier one are dropped: an editor without chance repeats itself.
 
-    Files are named by their content, so equal paths are equal bytes. All rows of a clip must come in one table.
+    Files are named by their content, so equal paths are equal bytes. `alike`: attempts differ by noise that nobody
+    sees, so that behind an accepted one no other is accepted. All rows of a clip must come in one table.
     """
     require(table, (*ATTEMPTS_AT, "target_path", DROP_REASON.name), "drop_repeats")
-    seen, reasons = set(), []
+    made, accepted, reasons = set(), set(), []
     for row in table.select([*ATTEMPTS_AT, "target_path", DROP_REASON.name]).to_pylist():
-        made = tuple(row[name] for name in (*ATTEMPTS_AT, "target_path"))
-        repeated = row["target_path"] is not None and made in seen
-        reasons.append(REPEATED if repeated else row[DROP_REASON.name])
-        seen.add(made)
+        at, target, reason = tuple(row[name] for name in ATTEMPTS_AT), row["target_path"], row[DROP_REASON.name]
+        repeated = target is not None and (at, target) in made or alike and reason is None and at in accepted
+        reasons.append(REPEATED if repeated else reason)
+        made.add((at, target))
+        accepted |= {at} if reason is None else set()
     return set_column(table, DROP_REASON, reasons)

@@ -81,8 +81,8 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     per_clip: int = 2
     """Kinds that a clip gets, drawn by its id so that all occur evenly."""
     attempts: int = 1
-    """Tries at each edit, with seeds of their own; more of them give PREFERENCES where some fail. The classical editors
-    mostly ignore the seed: what comes out a second time is dropped."""
+    """Tries at each edit, with seeds of their own; more of them give PREFERENCES where some fail. What comes out a
+    second time is dropped; of the classical editors' attempts, which differ by noise, one is accepted."""
     keep_rejects: bool = False
     """Also PREFERENCES: edits that broke a rule, with media and scores, beside one that did not."""
     swap: bool = True
@@ -110,6 +110,11 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     def left(self) -> tuple[str, ...]:
         """Edits whose first frame comes from whoever makes the clip, not from the image editor."""
         return (*self.direct, *(("removal",) if self.inpainter else ()))
+
+    @property
+    def attempts_alike(self) -> bool:
+        """Do attempts at an edit differ by nothing that can be seen?"""
+        return self.measured and self.video_editor == "classical" and self.inpainter in ("classical", "")
 
     def addition_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_kept", min=self.kept_min, optional=True, why="what was added must not dissolve"),)
@@ -190,13 +195,14 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                                            parents=[planned], rules=rules))
     both, last = [made], made
     if config.swap:
-        back = steps.finish("candidates", made.schema, (swap(live(b)) for b in distinct(made)), parents=[made],
+        back = steps.finish("candidates", made.schema, (swap(live(b)) for b in distinct(made, config)), parents=[made],
                             settings="swapped", made_by=made.header.get("owners"))
         both.append(last := steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back],
                                       rules=rules, made_by=made.header.get("owners")))
         yield "swapped", last
     schema = last.schema
-    rows = (explode(pass_by(b, schema), config) for b in chain(distinct(made), *(m.batches() for m in both[1:])))
+    rows = (explode(pass_by(b, schema), config)
+            for b in chain(distinct(made, config), *(m.batches() for m in both[1:])))
     yield "pairs", (pairs := steps.finish("pairs", schema, rows, parents=both, settings=[config.refs, config.frames],
                                           rules=rules, made_by=last.header.get("owners")))
     if config.keep_rejects:
@@ -255,9 +261,9 @@ def _variant(row: dict, name: str, task: str, given: dict, instruction: str) -> 
                   "conditions": [given], "instruction": instruction}
 
 
-def distinct(made: Manifest) -> Iterator[pa.Table]:
-    """Rows of `made` without what an earlier attempt gave: no pair is swapped or learned twice."""
-    return map(drop_repeats, whole_clips(made))
+def distinct(made: Manifest, config: Config) -> Iterator[pa.Table]:
+    """Rows of `made`, those dropped that an earlier attempt gave: no pair is swapped or learned twice."""
+    return (drop_repeats(whole, alike=config.attempts_alike) for whole in whole_clips(made))
 
 
 def whole_clips(made: Manifest) -> Iterator[pa.Table]:

@@ -209,6 +209,20 @@ def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned
         (a, b) for a in kept for b in idle if kept[a]["clip_id"] == idle[b]["clip_id"]}
 
 
+def test_attempts_of_the_classical_editors_differ_by_noise_and_one_is_learned(small_clips, tmp_path):
+    from .small_clips import SMALL
+
+    config = Config(input=str(small_clips), output=str(tmp_path), edits=("addition",), attempts=2, refs=False, frames=False,
+                    **SMALL)
+    stops = dict(run_steps(config))
+    pairs = stops["pairs"].table().to_pylist()
+    forward = sorted(str(r["drop_reason"]) for r in pairs if not r["swapped_from"])
+    assert forward == 2 * ["None"] + 2 * ["same as an earlier attempt"]
+    kept = {r["pair_id"] for r in pairs if r["drop_reason"] is None}
+    assert {r["swapped_from"] for r in pairs if r["swapped_from"]} <= kept  # nor is the second one swapped
+    assert {s["pair_id"] for s in stops["samples"].table().to_pylist()} == kept
+
+
 class TopInverted(ClassicalVideoEditor):
     """The classical editor with a fault: it spoils a third of every frame beside the edit."""
 
