@@ -133,10 +133,23 @@ def test_a_cap_takes_from_every_episode_before_it_takes_a_second(made):
 
 
 def test_an_episode_is_a_column_of_the_input_list_a_folder_or_the_video():
-    clips = pa.table({"video_id": ["v-1", "v-2"], "path": ["/x/a.mp4", "/y/b.mp4"],
-                      "extra": [json.dumps({"episode": "S1E1"}), None]})
-    for group_by, expected in (("video", ["v-1", "v-2"]), ("folder", ["/x", "/y"]), ("episode", ["episode S1E1", "v-2"])):
-        assert with_group(clips, group_by)["group_id"].to_pylist() == expected
+    clips = pa.table({"video_id": ["v-1", "v-2", "v-3"], "path": ["/x/a.mp4", "/y/b.mp4", "/x/c.mp4"],
+                      "extra": [json.dumps({"episode": "S1E1"}), None, json.dumps({"episode": "S1E1", "year": 1990})]})
+    for group_by, same in (("video", [0, 1, 2]), ("folder", [0, 1, 0]), ("episode", [0, 1, 0])):
+        groups = with_group(clips, group_by)["group_id"].to_pylist()
+        assert [groups.index(g) for g in groups] == same
+        assert groups[1] == ("v-2" if group_by != "folder" else groups[1])  # names no episode: its own video
+
+
+def test_who_an_episode_is_named_after_stands_neither_in_pairs_nor_in_samples(film, tmp_path):
+    path = film.videos_folder / "interview_vertical.mp4"
+    (tmp_path / "list.csv").write_text(f"path,actor,year\n{path},Mary Roe,1990\n")
+    config = settings(tmp_path, group_by="actor")
+    stops = dict(run_steps(Config(**{**vars(config), "input": str(tmp_path / "list.csv")})))
+    samples = stops["samples"].table().to_pylist()
+    assert samples and {json.loads(s["extra"]).get("year") for s in samples} == {"1990"}
+    for stop in ("candidates", "pairs", "samples"):
+        assert "Mary Roe" not in json.dumps(stops[stop].table().to_pylist(), default=str)
 
 
 @pytest.mark.parametrize("wrong, words", [({"identity_min": 1.2}, "identity_min is 1.2"),
