@@ -60,7 +60,11 @@ PLANNED = pa.schema([
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AskConfig, InpainterConfig, ClipEditConfig):
-    """Settings of the recipe; `input` is a PAIRS manifest with r2v pairs."""
+    """Settings of the recipe."""
+
+    input: str
+    """Folder OUT/pairs/NAME with the finished pairs of a recipe that makes pictures and the video that shows them
+    (general-r2v, person-r2v, transforms, an import); those of the task r2v are used."""
 
     thing: str = "person"
     """What a segmenter that can read looks for where the given pairs have no `object_name`."""
