@@ -8,13 +8,17 @@ import shutil
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from datagen.person_pairs import Identities, borders_of, grouped, match_group
+from datagen.build_samples import BuildSamples
+from datagen.person_pairs import Identities, PairPeople, borders_of, grouped, match_group
+from manifests.columns import DROP_REASON, set_column
 from manifests.errors import ConfigError
+from manifests.messages import condition
 from manifests.schema import SAMPLES
 from manifests.spans import read_frames, read_image
-from pipelines.pairs.person_r2v import Config, over_cap, run_steps, with_group
+from pipelines.pairs.person_r2v import Config, kept_measures, over_cap, run_steps, with_group
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -141,15 +145,19 @@ def test_an_episode_is_a_column_of_the_input_list_a_folder_or_the_video():
         assert groups[1] == ("v-2" if group_by != "folder" else groups[1])  # names no episode: its own video
 
 
-def test_who_an_episode_is_named_after_stands_neither_in_pairs_nor_in_samples(film, tmp_path):
-    path = film.videos_folder / "interview_vertical.mp4"
-    (tmp_path / "list.csv").write_text(f"path,actor,year\n{path},Mary Roe,1990\n")
-    config = settings(tmp_path, group_by="actor")
-    stops = dict(run_steps(Config(**{**vars(config), "input": str(tmp_path / "list.csv")})))
-    samples = stops["samples"].table().to_pylist()
-    assert samples and {json.loads(s["extra"]).get("year") for s in samples} == {"1990"}
-    for stop in ("candidates", "pairs", "samples"):
-        assert "Mary Roe" not in json.dumps(stops[stop].table().to_pylist(), default=str)
+def test_who_an_episode_is_named_after_stands_neither_in_pairs_nor_in_samples(made):
+    faces = made[1]["faces"].table()
+    faces = faces.filter(pc.is_null(faces["drop_reason"]))
+    named = [json.dumps({"actor": "Mary Roe", "year": "1990"})] * faces.num_rows
+    faces = faces.set_column(faces.schema.get_field_index("extra"), faces.schema.field("extra"), pa.array(named))
+    pairs = PairPeople(kept_measures(), recipe="person-r2v", min_identity=0.8)(with_group(faces, "actor"))
+    pairs = pairs.append_column("reference_caption", pa.array(["Somebody."] * pairs.num_rows))
+    pairs = set_column(pairs, DROP_REASON, pa.nulls(pairs.num_rows, pa.string()))
+    pairs = set_column(pairs, pairs.schema.field("conditions"), [[condition("reference", "/a.png")]] * pairs.num_rows)
+    samples = BuildSamples("person-r2v", text="reference_caption")(pairs)
+    assert samples.num_rows >= 3 and {json.loads(e)["year"] for e in samples["extra"].to_pylist()} == {"1990"}
+    for table in (pairs, samples):
+        assert "Mary Roe" not in json.dumps(table.to_pylist(), default=str)
 
 
 @pytest.mark.parametrize("wrong, words", [({"identity_min": 1.2}, "identity_min is 1.2"),
