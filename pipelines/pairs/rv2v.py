@@ -3,7 +3,8 @@
 Paper section 3.4: triplets (input video, reference, target video) in which the input lacks the referenced object
 rarely occur, so they are made from reference-to-video pairs. A language model writes an instruction that removes or
 replaces the referenced object in the target video, and an editor that was trained before applies it: the
-result is the *input* video. The original target and the reference complete the triplet.
+result is the *input* video. The original target and the reference complete the triplet. A pair with several
+references gives a triplet for each: the other objects stay in the input.
 
     PAIRS of any recipe with the task r2v → CANDIDATES (object, instruction, edited target)
           → CANDIDATES (input and target in place, prompt, measures) → PAIRS → SAMPLES
