@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from datagen.cut import MakeClips
 from filters.rules import ApplyRules, Rule
 from manifests import storage
-from manifests.errors import ConfigError
+from manifests.errors import ConfigError, ManifestError
 from manifests.manifest import Manifest, live
 
 from .checks import at_least
@@ -195,7 +195,10 @@ def stops(*, may_be_empty: Collection[str] = (), hint: Callable[[str, Manifest],
 
 def open_pairs(path: str, needs: str, columns: Collection[str] = ()) -> Manifest:
     """PAIRS of another recipe as an input; `needs` says who needs what of it."""
-    given = Manifest.open(path)
+    try:
+        given = Manifest.open(path)
+    except ManifestError as error:
+        raise ManifestError(f"{error}; {needs}") from None
     lacks = [name for name in columns if name not in given.schema.names]
     if given.stop.name != "pairs" or lacks:
         without = f" without a column {lacks[0]}" if given.stop.name == "pairs" else ""

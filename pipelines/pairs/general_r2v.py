@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
 
 from datagen.build_samples import BuildSamples
@@ -54,6 +55,8 @@ MEASURED = ("brightness", "colors", "camera_pan", "camera_tilt", "camera_zoom", 
 ROWS = 2            # that a worker is given at once: clips, or objects
 SCENES_HELD = 512   # frames of other films that are held to choose scenes from
 SCENES_OFFERED = 3  # of them for each object
+SAME_FILM = 0.9     # cosine of clips; 7 real clips encoded again gave 0.97 and more, other films at most 0.77, two
+                    # films of one room 0.85
 _CLIP = (
     column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
     column("clip_id", pa.string(), "the clip that is the target"),
@@ -225,30 +228,53 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
 
 
 class Scenes:
-    """Frames of other films as scenes: a sample of all clips of bounded size, the same however they are batched."""
+    """Frames of other films as scenes: a sample of all clips of bounded size, the same however they are batched.
+
+    A film of which a held clip looks the same is no other film but a copy: encoded again, cut, or from the same room.
+    """
 
     def __init__(self, clips: Manifest, seed: int):
         names, self.seed = ["clip_id", "video_id", "path", "start_s", "end_s"], seed
         held: list[tuple] = []
         for batch in clips.batches():
-            batch = live(batch).select(names)
-            for key, row in zip(order_key(batch["clip_id"], seed).tolist(), batch.to_pylist(), strict=True):
-                entry = (-key, row["video_id"], row["path"], round((row["start_s"] + row["end_s"]) / 2, 6))
+            batch = live(batch)
+            keys, looks = order_key(batch["clip_id"], seed).tolist(), _looks(batch)
+            for key, row, look in zip(keys, batch.select(names).to_pylist(), looks, strict=True):
+                entry = (-key, row["video_id"], row["path"], round((row["start_s"] + row["end_s"]) / 2, 6),
+                         look.tobytes())
                 (heapq.heappush if len(held) < SCENES_HELD else heapq.heappushpop)(held, entry)
-        self.held = [entry[1:] for entry in sorted(held)]
+        self.held = [entry[1:4] for entry in sorted(held)]
+        self.looks = np.array([np.frombuffer(entry[4], np.float32) for entry in sorted(held)])
+        self.copies = {video: {video} for video, *_ in self.held}
+        for (video, *_), look in zip(self.held, self.looks, strict=True):
+            self.copies[video] |= self._like(look)
 
-    def of(self, clip: dict, num: int) -> list[tuple[str, float]]:
-        """`num` (path, moment) of other films, drawn by the clip's id; fewer where there are fewer."""
-        others = [(path, time_s) for video, path, time_s in self.held if video != clip["video_id"]]
+    def of(self, clip: dict, look: np.ndarray, num: int) -> list[tuple[str, float]]:
+        """`num` (path, moment) of other films, drawn by the clip's id; fewer where there are fewer. `look` `(D,)` is
+        the clip's embedding."""
+        same = {clip["video_id"]} | self._like(look)
+        same = same.union(*(self.copies.get(video, ()) for video in same))
+        others = [(path, time_s) for video, path, time_s in self.held if video not in same]
         return sorted(others, key=lambda s: digest(self.seed, clip["clip_id"], *s))[:num]
+
+    def _like(self, look: np.ndarray) -> set[str]:
+        return {self.held[i][0] for i in np.flatnonzero(self.looks @ look >= SAME_FILM)} if self.held else set()
+
+
+def _looks(clips: pa.Table) -> np.ndarray:
+    """float32 `(n, D)`: the embeddings of the scan, of unit length."""
+    if not clips.num_rows:
+        return np.empty((0, 0), np.float32)
+    values = clips["video_embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(values.reshape(clips.num_rows, -1), np.float32)
 
 
 def plan(clips: pa.Table, config: Config, scenes: Scenes | None) -> pa.Table:
     """One row a clip, with the moments of its key frames and scenes for as many objects as it may have."""
     names = ["clip_id", "video_id", "path", "start_s", "end_s", *MEASURED, *(f.name for f in RIGHTS)]
     rows, num = [], config.num_key_frames
-    for clip in clips.select(names).to_pylist():
-        offered = scenes.of(clip, SCENES_OFFERED * config.max_objects) if scenes else []
+    for clip, look in zip(clips.select(names).to_pylist(), _looks(clips), strict=True):
+        offered = scenes.of(clip, look, SCENES_OFFERED * config.max_objects) if scenes else []
         rows.append(clip | {f"target_{name}": clip.pop(name) for name in MEASURED} | _target(clip) | {
             "pair_id": make_id("pair", RECIPE, clip["clip_id"]), "recipe": RECIPE, "source_name": RECIPE,
             "task": "r2v", "edit": "scene", "conditions": [], "issues": [], "num_attempts": 1,

@@ -7,7 +7,8 @@ episodes for visual diversity. The person is cropped from it as a full-body refe
 
     files → VIDEOS → CLIPS → CLIPS with faces → CANDIDATES (target, reference clip) → PAIRS → SAMPLES
 
-Identities are hashes, and embeddings stay in CLIPS: samples hold neither.
+Identities and episodes are hashes, the column that names an episode (which may be an actor's name) is left behind, and
+embeddings stay in CLIPS: samples hold none of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from filters.consistency_rules import OTHER_SCENE
 from filters.rules import Decisions, Rule
 from manifests.columns import column, set_column
 from manifests.errors import ConfigError
-from manifests.ids import order_key
+from manifests.ids import make_id, order_key
 from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
@@ -47,7 +48,7 @@ NEEDS = Needs(
     cost="one request a pair; retrieval by face of 1 M clips on one core: benchmarks/results/identity.md",
 )
 VIDEO, FOLDER = "video", "folder"
-GROUP = column("group_id", pa.string(), "the video or episode that the clip belongs to")
+GROUP = column("group_id", pa.string(), "the video or episode that the clip belongs to: an id, never its name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,18 +182,16 @@ def kept_measures() -> tuple[pa.Field, ...]:
 
 
 def with_group(clips: pa.Table, group_by: str) -> pa.Table:
-    """The column `group_id`; a clip whose input row names no episode belongs to its own video."""
-    rows = clips.select(["video_id", "path", "extra"]).to_pylist()
-    return set_column(clips, GROUP, [_group(row, group_by) or row["video_id"] for row in rows])
-
-
-def _group(row: dict, group_by: str) -> str | None:
-    if group_by == VIDEO:
-        return row["video_id"]
-    if group_by == FOLDER:
-        return os.path.dirname(row["path"])
-    named = json.loads(row["extra"] or "{}").get(group_by)
-    return None if named in (None, "") else f"{group_by} {named}"
+    """The column `group_id`; a clip whose input row names no episode belongs to its own video. The column of the
+    input list that names the episode leaves `extra`: it may be a person's name."""
+    groups, extras = [], []
+    for row in clips.select(["video_id", "path", "extra"]).to_pylist():
+        extra = json.loads(row["extra"] or "{}")
+        named = (None if group_by == VIDEO else os.path.dirname(row["path"]) if group_by == FOLDER
+                 else extra.pop(group_by, None))
+        groups.append(row["video_id"] if named in (None, "") else make_id("group", group_by, named))
+        extras.append(json.dumps(extra, sort_keys=True, ensure_ascii=False) if extra else None)
+    return set_column(set_column(clips, clips.schema.field("extra"), extras), GROUP, groups)
 
 
 def over_cap(found: Manifest, decisions: Decisions, most: int, seed: int) -> np.ndarray:

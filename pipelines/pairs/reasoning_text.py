@@ -35,7 +35,10 @@ EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs a
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AskConfig):
-    """Settings of the recipe; `input` is a PAIRS manifest of another one."""
+    """Settings of the recipe."""
+
+    input: str
+    """Folder OUT/pairs/NAME with the finished pairs of a recipe that edits videos."""
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (

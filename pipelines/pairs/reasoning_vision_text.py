@@ -44,7 +44,10 @@ EDITS = tuple(t.name for t in TASKS.values() if t.output == VIDEO and t.inputs a
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AskConfig, ImageEditorConfig):
-    """Settings of the recipe; `input` is a PAIRS manifest of another one."""
+    """Settings of the recipe."""
+
+    input: str
+    """Folder OUT/pairs/NAME with the finished pairs of a recipe that edits videos."""
 
     image_editor: str = ""
     """Image editor of the first frame: qwen-image-edit, flux-kontext, openai, or module:Class; empty = the target's

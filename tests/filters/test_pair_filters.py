@@ -17,8 +17,9 @@ from manifests.schema import PAIRS
 from manifests.spans import read_span
 from manifests.video_writer import write_video
 from pipelines.local import build
+from pipelines.pairs.rv2v import Config
 from pipelines.stage import Stage, check
-from tests.datagen.known_clips import walk
+from tests.datagen.known_clips import astronaut, walk
 
 FPS = 10
 
@@ -173,6 +174,65 @@ def test_a_reference_before_the_targets_own_background_is_told_from_one_in_anoth
     assert copied > 0.4 and changed < 0.05  # the object itself is in both
     both = measure("background_similarity", table(made, "source", conditions=rows))[0]["background_similarity"]
     assert both == pytest.approx(copied)  # the worst reference counts
+
+
+@pytest.mark.parametrize("blurred", [0.005, 0.01, 0.02])
+@pytest.mark.parametrize("name, other", [("coffee", "rocket"), ("astronaut", "motorcycle"), ("rocket", "cat")])
+def test_the_targets_own_background_is_recognised_out_of_focus(name, other, blurred, tmp_path):
+    """The object sharp before the target's own background, whole or cut out around it, or before another scene."""
+    target, scene = (cv2.resize(photograph(n), (480, 360), interpolation=cv2.INTER_AREA) for n in (name, other))
+    inside = cv2.ellipse(np.zeros((360, 480), np.uint8), (240, 190), (80, 90), 0, 0, 360, 1, -1)
+    pictures = {"target": target, "mask": np.repeat(inside[..., None] * np.uint8(255), 3, axis=2)}
+    for label, ground in (("own", target), ("other", scene)):
+        ground = cv2.GaussianBlur(ground, (0, 0), blurred * 360)
+        pictures[label] = np.where(inside[..., None] > 0, target, ground)
+        pictures[f"part of {label}"] = pictures[label][30:350, 60:420]
+    paths = {label: str(tmp_path / f"{label}.png") for label in pictures}
+    for label, picture in pictures.items():
+        cv2.imwrite(paths[label], picture[..., ::-1])
+    row = {"target_path": paths["target"], "mask_path": paths["mask"], "issues": []}
+    rows = pa.Table.from_pylist([row | {"conditions": [{"role": "reference", "kind": "image", "path": paths[label]}]}
+                                 for label in ("own", "part of own", "other", "part of other")], PAIRS.schema)
+    own, part, *others = (r["background_similarity"] for r in measure("background_similarity", rows))
+    assert own > 0.4 and part > 0.3 and max(others) < 0.15
+
+
+def test_an_object_that_was_removed_in_part_is_told_from_one_that_is_gone(tmp_path):
+    clip = walk(12)
+    half, upper = clip.clean.copy(), clip.masks.copy()
+    for t, mask in enumerate(clip.masks):
+        waist = int(np.median(np.nonzero(mask)[0]))
+        upper[t, waist:] = False
+        half[t, waist:] = clip.frames[t, waist:]
+    person, scene = astronaut(), cv2.GaussianBlur(cv2.resize(photograph("coffee"), (320, 320)), (0, 0), 6)
+    alpha = person[..., 3:] / 255
+    scene[32:288, 32:288] = scene[32:288, 32:288] * (1 - alpha) + person[..., :3] * alpha
+    for name, picture in (("reference", scene), ("other", photograph("rocket"))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture[..., ::-1])
+    films = {"target": clip.frames, "whole": clip.clean, "half": half, "same": clip.frames,
+             **{f"mask of {n}": np.repeat(m[..., None] * np.uint8(255), 3, axis=3)
+                for n, m in (("whole", clip.masks), ("half", upper), ("same", clip.masks))}}
+    for name, frames in films.items():
+        write_video(str(tmp_path / f"{name}.mp4"), frames, fps=FPS)
+    times = {f"{side}_{name}": value for side in ("source", "target") for name, value in (("start_s", 0.0), ("end_s", 1.2))}
+
+    def row(name: str, shown: str, other: str) -> dict:
+        return times | {"source_path": str(tmp_path / f"{name}.mp4"), "target_path": str(tmp_path / "target.mp4"),
+                        "mask_path": str(tmp_path / f"mask of {name}.mp4"), "instruction": "Add it.", "issues": [],
+                        "conditions": [{"role": "reference", "kind": "image", "path": str(tmp_path / f"{shown}.png")}],
+                        "other_references": [str(tmp_path / f"{other}.png")]}
+
+    schema = PAIRS.schema.append(pa.field("other_references", pa.list_(pa.string())))
+    rows = [row("whole", "reference", "other"), row("half", "reference", "other"), row("same", "reference", "other"),
+            row("whole", "other", "reference")]
+    table = build(Stage(op="filters.reference_presence:MeasureReferencePresence"))(pa.Table.from_pylist(rows, schema))
+    whole, part, same, wrong = table.to_pylist()
+    assert whole["reference_lost_share"] > 0.6 and whole["reference_remains"] < 0.6 and whole["reference_lead"] > 0.3
+    assert part["reference_remains"] > 0.85  # it loses as much where it is gone, and is still seen beside that
+    assert abs(same["reference_lost_share"]) < 0.05 and wrong["reference_lead"] < -0.3
+    rules = [r for r in Config(input="x", output="y").pair_rules() if r.column.startswith("reference_")]
+    assert ApplyRules(rules)(table)["drop_reason"].to_pylist() == [
+        None, "reference_remains>0.8", "reference_lost_share<0.5", "reference_in_target<0.15"]
 
 
 def test_every_rule_has_a_reason_and_reads_a_measure():

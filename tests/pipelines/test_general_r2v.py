@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,12 +20,13 @@ from filters.background_similarity import MeasureBackgroundSimilarity
 from filters.object_shown import object_shown
 from filters.rules import ApplyRules
 from manifests.errors import BackendError, ConfigError, RunStopped
+from manifests.ids import make_id
 from manifests.messages import condition
 from manifests.schema import CLIPS
 from manifests.spans import read_image
 from manifests.video_writer import write_video
 from pipelines.pairs import general_r2v
-from pipelines.pairs.general_r2v import GROUPED, OBJECTS, PLANNED, PRESETS, Config, explode, regroup, run_steps
+from pipelines.pairs.general_r2v import GROUPED, OBJECTS, PLANNED, PRESETS, Config, Scenes, explode, regroup, run_steps
 from pipelines.recipe import MEASURES
 from pipelines.scan import measure_fields
 from pipelines.stage import check
@@ -190,6 +192,22 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_same_and_makes_nothing_twi
     assert names == [[c["path"].rsplit("/", 1)[-1] for c in row["conditions"]] for row in kept(made[1]["pairs"])]
     once = {k: m.path for k, m in again.items()}
     assert {k: m.path for k, m in run_steps(config)} == once and not [c for c in calls if calls.count(c) > 2]
+
+
+def test_a_copy_of_a_film_lends_it_no_scene(made):
+    """The same film encoded again is another file; its scenes are the film's own background."""
+    rows = made[1]["clips"].table().to_pylist()
+    film, look = rows[0], np.array(rows[0]["video_embedding"], np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.2 / len(look) ** 0.5, len(look))
+    again = film | {"video_id": "v-again", "path": "/again.mp4", "clip_id": make_id("clip", "again"),
+                    "video_embedding": (look + noise) / np.linalg.norm(look + noise)}
+    later = again | {"clip_id": make_id("clip", "later"), "start_s": 9.0, "end_s": 12.0,
+                     "video_embedding": np.eye(1, len(look), 5)[0]}  # another shot of the copy looks like nothing else
+    table = pa.Table.from_pylist([*rows, again, later], made[1]["clips"].schema)
+    scenes = Scenes(SimpleNamespace(batches=lambda: [table]), seed=0)
+    paths = {path for path, _ in scenes.of(film, look, 99)}
+    assert paths == {row["path"] for row in rows} - {film["path"]}
+    assert "/again.mp4" in {path for path, _ in scenes.of(rows[1], np.array(rows[1]["video_embedding"]), 99)}
 
 
 def rows_of(clip: str, frames: str, video: str = "v") -> list[dict]:

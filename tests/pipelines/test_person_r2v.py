@@ -8,13 +8,17 @@ import shutil
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from datagen.person_pairs import Identities, borders_of, grouped, match_group
+from datagen.build_samples import BuildSamples
+from datagen.person_pairs import Identities, PairPeople, borders_of, grouped, match_group
+from manifests.columns import DROP_REASON, set_column
 from manifests.errors import ConfigError
+from manifests.messages import condition
 from manifests.schema import SAMPLES
 from manifests.spans import read_frames, read_image
-from pipelines.pairs.person_r2v import Config, over_cap, run_steps, with_group
+from pipelines.pairs.person_r2v import Config, kept_measures, over_cap, run_steps, with_group
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -133,10 +137,27 @@ def test_a_cap_takes_from_every_episode_before_it_takes_a_second(made):
 
 
 def test_an_episode_is_a_column_of_the_input_list_a_folder_or_the_video():
-    clips = pa.table({"video_id": ["v-1", "v-2"], "path": ["/x/a.mp4", "/y/b.mp4"],
-                      "extra": [json.dumps({"episode": "S1E1"}), None]})
-    for group_by, expected in (("video", ["v-1", "v-2"]), ("folder", ["/x", "/y"]), ("episode", ["episode S1E1", "v-2"])):
-        assert with_group(clips, group_by)["group_id"].to_pylist() == expected
+    clips = pa.table({"video_id": ["v-1", "v-2", "v-3"], "path": ["/x/a.mp4", "/y/b.mp4", "/x/c.mp4"],
+                      "extra": [json.dumps({"episode": "S1E1"}), None, json.dumps({"episode": "S1E1", "year": 1990})]})
+    for group_by, same in (("video", [0, 1, 2]), ("folder", [0, 1, 0]), ("episode", [0, 1, 0])):
+        groups = with_group(clips, group_by)["group_id"].to_pylist()
+        assert [groups.index(g) for g in groups] == same
+        assert groups[1] == ("v-2" if group_by != "folder" else groups[1])  # names no episode: its own video
+
+
+def test_who_an_episode_is_named_after_stands_neither_in_pairs_nor_in_samples(made):
+    faces = made[1]["faces"].table()
+    faces = faces.filter(pc.is_null(faces["drop_reason"]))
+    named = [json.dumps({"actor": "Mary Roe", "year": "1990"})] * faces.num_rows
+    faces = faces.set_column(faces.schema.get_field_index("extra"), faces.schema.field("extra"), pa.array(named))
+    pairs = PairPeople(kept_measures(), recipe="person-r2v", min_identity=0.8)(with_group(faces, "actor"))
+    pairs = pairs.append_column("reference_caption", pa.array(["Somebody."] * pairs.num_rows))
+    pairs = set_column(pairs, DROP_REASON, pa.nulls(pairs.num_rows, pa.string()))
+    pairs = set_column(pairs, pairs.schema.field("conditions"), [[condition("reference", "/a.png")]] * pairs.num_rows)
+    samples = BuildSamples("person-r2v", text="reference_caption")(pairs)
+    assert samples.num_rows >= 3 and {json.loads(e)["year"] for e in samples["extra"].to_pylist()} == {"1990"}
+    for table in (pairs, samples):
+        assert "Mary Roe" not in json.dumps(table.to_pylist(), default=str)
 
 
 @pytest.mark.parametrize("wrong, words", [({"identity_min": 1.2}, "identity_min is 1.2"),

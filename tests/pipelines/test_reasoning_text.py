@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from filters.rules import Rule
-from manifests.errors import ConfigError, RunStopped
+from manifests.errors import ConfigError, ManifestError, RunStopped
 from manifests.manifest import Manifest, ManifestWriter
 from manifests.schema import STOPS
 from pipelines.pairs.reasoning_text import EDITS, Config, run_steps
+
+ROOT = Path(__file__).parents[2]
 
 
 def settings(pairs: Manifest, out, **more) -> Config:
@@ -74,3 +80,17 @@ def test_other_tasks_are_rejected_by_name_and_not_called_failures(film_run, tmp_
 def test_an_input_that_is_no_pairs_manifest_is_refused(film_run, tmp_path):
     with pytest.raises(ConfigError, match="holds samples; reasoning needs --input OUT/pairs/NAME"):
         list(run_steps(settings(film_run["samples"], tmp_path)))
+
+
+def test_a_folder_with_videos_is_refused_with_what_is_needed(tmp_path):
+    with pytest.raises(ManifestError, match="has no manifest.json.*reasoning needs --input OUT/pairs/NAME"):
+        list(run_steps(Config(input=str(tmp_path), output=str(tmp_path / "out"), engine="local")))
+
+
+@pytest.mark.parametrize("recipe", ["rv2v", "reasoning_text", "reasoning_vision_text"])
+def test_help_says_that_pairs_go_in(recipe):
+    found = import_module(f"pipelines.pairs.{recipe}")
+    done = subprocess.run([sys.executable, "-m", "pipelines", "run", found.RECIPE, "--help"], cwd=ROOT, text=True,
+                          capture_output=True, check=True)
+    said = " ".join(done.stdout.split("--input STR")[1].split("--output")[0].replace("│", " ").split())
+    assert said.startswith("Folder OUT/pairs/NAME with the finished pairs of a recipe that")

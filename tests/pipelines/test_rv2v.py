@@ -7,11 +7,13 @@ import json
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from manifests.errors import ConfigError, RunStopped
-from pipelines.pairs.rv2v import Config, run_steps
+from manifests.ids import make_id
+from pipelines.pairs.rv2v import PRESETS, Config, plan, run_steps
 from pipelines.pairs.transforms import Config as Transforms
 from pipelines.pairs.transforms import run_steps as transform
 
@@ -56,6 +58,24 @@ def test_only_reference_pairs_go_in_and_their_triplets_are_complete(r2v, made):
         assert row["forward_instruction"].startswith("Remove the moving ")
 
 
+def test_a_pair_of_several_references_becomes_a_row_a_reference(r2v):
+    """Each with its own object, because one object is taken out; the ids of rows with one reference stay."""
+    table = r2v.table()
+    row = next(r for r in table.to_pylist() if r["task"] == "r2v")
+    both = row["conditions"] + [row["conditions"][0] | {"path": "/b.png"}]
+    schema = table.schema.append(pa.field("object_names", pa.list_(pa.string())))
+    one, first, second = plan(pa.Table.from_pylist([row | {"object_names": ["the cup"]}, row | {
+        "conditions": both, "object_names": ["the cup", "the dog"]}], schema), "person").to_pylist()
+    assert one["pair_id"] == make_id("pair", "person-rv2v", row["pair_id"]) and one["other_references"] == []
+    assert len({one["pair_id"], first["pair_id"], second["pair_id"]}) == 3
+    for planned, name, mine, other in ((first, "the cup", *both), (second, "the dog", *both[::-1])):
+        assert planned["object_name"] == planned["edited_thing"] == name and planned["clip_id"] == row["pair_id"]
+        assert [c["path"] for c in planned["conditions"]] == [planned["reference_path"]] == [mine["path"]]
+        assert planned["other_references"] == [other["path"]]
+    unnamed = plan(pa.Table.from_pylist([row | {"conditions": both}], schema), "person").to_pylist()
+    assert [r["edited_thing"] for r in unnamed] == [row.get("object_name") or "person", "person"]
+
+
 def test_the_target_is_the_film_and_the_input_is_it_without_the_object(r2v, made):
     """Likeness to the reference by hue, measured here with other code; the rest equal to the film."""
     films = {r["pair_id"]: r["target_path"] for r in r2v.table().to_pylist()}
@@ -73,10 +93,18 @@ def test_the_target_is_the_film_and_the_input_is_it_without_the_object(r2v, made
         assert held[0] > 0.5 and held[1] < held[0] / 3  # the motorcycle has some yellow of its own
         middle = reference[reference.shape[0] // 3 : -reference.shape[0] // 3].reshape(-1, 3).astype(int)
         assert ((middle[:, 2] - middle[:, 0] > 60) if blue else (middle[:, 0] - middle[:, 2] > 90)).any()
-        assert row["reference_in_target"] >= 0.15 and row["reference_lost"] >= 0.1
+        assert row["reference_in_target"] >= 0.15 and row["reference_lost_share"] >= 0.5
+        assert row["reference_remains"] <= 0.8 and row["reference_lead"] == row["reference_in_target"]
         away = ~np.stack([cv2.dilate(m.astype(np.uint8), np.ones((7, 7))) > 0 for m in mask])
         gap = np.square(target[away].astype(float) - source[away]).mean()
         assert 10 * np.log10(255**2 / gap) >= 30
+
+
+def test_no_preset_asks_for_less_loss_than_the_default():
+    wanted = [r for r in Config(input="x", output="y").pair_rules() if r.column.startswith("reference_")]
+    assert {r.column for r in wanted} >= {"reference_lead", "reference_lost_share", "reference_remains"}
+    names = ("shown_min", "lost_share_min", "remains_max")
+    assert not [n for preset in PRESETS.values() for n in names if n in preset]
 
 
 def test_again_is_finished(r2v, made):
