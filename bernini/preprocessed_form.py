@@ -36,7 +36,7 @@ from manifests import storage
 from manifests.columns import FAILED
 from manifests.errors import ConfigError, InputError, ManifestError, MediaError
 from manifests.features import Feature, known_text, write_features, write_text
-from manifests.ids import digest, make_id
+from manifests.ids import digest, file_hash, make_id
 from manifests.manifest import Manifest, ManifestWriter
 from manifests.messages import VIDEO_MESSAGES
 from manifests.provenance import versions
@@ -150,14 +150,14 @@ def import_preprocessed(folder: str, /, model: str, output: str, task: str, sour
     """
     if task not in TASKS:
         raise ConfigError(f"no task {task!r}; known: {', '.join(TASKS)}")
-    files = [(storage.join(folder, n), size) for n, size in storage.list_files(folder) if n.endswith(".parquet")]
+    files = [storage.join(folder, n) for n, _ in storage.list_files(folder) if n.endswith(".parquet")]
     if not files:
         raise InputError(f"{folder} holds no .parquet file")
     reader = _Reader(open_model(model), storage.join(output, "features"), task, source_name)
-    identity = [[[posixpath.basename(f), n] for f, n in files], task, source_name, reader.header["encoders"]]
+    identity = [[[posixpath.basename(f), file_hash(f)] for f in files], task, source_name, reader.header["encoders"]]
     path = storage.join(output, "latents", f"trainer-{digest(identity, length=8)}")
     with ManifestWriter(path, LATENTS, LATENTS.schema) as writer:
-        for file, _ in files:
+        for file in files:
             for start, rows in _rows_of(file):
                 writer.append(pa.Table.from_pylist(reader.rows(rows, posixpath.basename(file), start), LATENTS.schema))
         m = writer.commit(name="trainer", row=LATENTS.row, parents=[], versions=versions(), **reader.header)

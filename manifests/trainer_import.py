@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from . import storage
 from .columns import FAILED
 from .errors import ConfigError, InputError, MediaError
-from .ids import digest, make_id
+from .ids import digest, file_hash, make_id
 from .manifest import ManifestWriter
 from .media import probe
 from .media_store import MediaStore
@@ -43,10 +43,10 @@ def import_trainer(folder: str, /, output: str, task: str = "", source_name: str
         source_name: name of the data set in a mixture, where there is no data.yaml.
     """
     files = _named_files(folder, task, source_name)
-    name = digest([[posixpath.basename(f), t, s, size] for f, t, s, size in files], length=8)
+    name = digest([[posixpath.basename(f), t, s, file_hash(f)] for f, t, s in files], length=8)
     store = MediaStore(storage.join(output, "media"))
     with ManifestWriter(storage.join(output, "samples", f"trainer-{name}"), SAMPLES, SAMPLES.schema) as writer:
-        for file, file_task, file_source, _ in files:
+        for file, file_task, file_source in files:
             for start, rows in _rows_of(file):
                 writer.append(pa.Table.from_pylist(
                     [_import_row(row, (posixpath.basename(file), start + i), file_task, file_source, store)
@@ -59,20 +59,20 @@ def import_trainer(folder: str, /, output: str, task: str = "", source_name: str
     return 0 if m.header["accepted"] else 1
 
 
-def _named_files(folder: str, task: str, source_name: str) -> list[tuple[str, str, str, int]]:
-    """`(file, task, data set, bytes)` of the Parquet files."""
-    found = [(storage.join(folder, n), size) for n, size in storage.list_files(folder) if n.endswith(".parquet")]
+def _named_files(folder: str, task: str, source_name: str) -> list[tuple[str, str, str]]:
+    """`(file, task, data set)` of the Parquet files."""
+    found = [storage.join(folder, n) for n, _ in storage.list_files(folder) if n.endswith(".parquet")]
     if not found:
         raise InputError(f"{folder} holds no .parquet file")
     names = _names(storage.join(folder, "data.yaml"))
     out = []
-    for file, size in found:
+    for file in found:
         name = names.get(posixpath.basename(file), f"{task}${source_name or 'imported'}" if task else "")
         file_task, _, file_source = name.partition("$")
         if file_task not in TASKS:
             raise InputError(f"{file}: " + (f"no task {file_task!r}" if name else "data.yaml does not name its task")
                              + f"; known: {', '.join(TASKS)}. Give --task")
-        out.append((file, file_task, file_source or "imported", size))
+        out.append((file, file_task, file_source or "imported"))
     return out
 
 
