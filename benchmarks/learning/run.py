@@ -32,7 +32,7 @@ PRESETS = {
     "h200": (ArmConfig(num_layers=8, num_heads=8, head_dim=48, ffn_ratio=4, theta=1000.0),
              TrainConfig(steps=1500, batch=1024, lr=1e-3, ema=0.999, warmup=100), SetSizes(train=100_000, test=2048)),
 }
-STEPS = {"cpu": {"id": 2400, "content": 1600, "edits": 2400, "reasoning": 1600, "motion": 1600}, "h200": {}}
+STEPS = {"cpu": {"id": 2400, "content": 2400, "edits": 2400, "reasoning": 1600, "motion": 1600}, "h200": {}}
 LAYERS = {"cpu": {"id": 3}, "h200": {}}
 
 
