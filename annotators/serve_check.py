@@ -33,6 +33,7 @@ TYPES = {"start_s": F, "end_s": F, "time_s": F, "source_start_s": F, "source_end
          "target_end_s": F, "source_time_s": F, "target_time_s": F, "key_times_s": pa.list_(F), "images": LIST,
          "caption_times_s": pa.list_(F), "object_names": LIST, "object_places": LIST,
          "candidates": LIST, "reference_paths": LIST, "texts": LIST, "camera_speed": F, "target_face_height": F,
+         "edited_share": F,
          "possible_edits": pa.list_(pa.struct([(name, S) for name in ("prompt", "kind", "object")])),
          **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit"), F)}
 
@@ -105,7 +106,7 @@ def sample_table(folder: str, video: str = "") -> pa.Table:
         "object_places": [" on the left", None],
         "object_name": "the ball", "candidates": ["Turn day into night.", "Remove the car.", "Add a hat."],
         "possible_edits": [{"prompt": "Remove the red ball.", "kind": "remove", "object": "the red ball"}],
-        "camera_move": "zoom in", "camera_speed": 0.03, "target_face_height": 0.2,
+        "camera_move": "zoom in", "camera_speed": 0.03, "target_face_height": 0.2, "edited_share": 0.1,
         **dict.fromkeys(("camera_pan", "camera_tilt", "camera_zoom", "camera_roll"), 0.0), "camera_fit": 0.9,
     }
     schema = pa.schema([(name, TYPES.get(name, S)) for name in row])

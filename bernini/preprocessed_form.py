@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import tyro
 from torch import Tensor
 
 from bernini.encode import Encoders, EncodeSettings, prompt_of
@@ -42,6 +41,7 @@ from manifests.messages import VIDEO_MESSAGES
 from manifests.provenance import versions
 from manifests.samples import TEXT_MESSAGES, read_messages
 from manifests.schema import LATENTS
+from manifests.settings import parse
 from manifests.tasks import TASKS
 from manifests.trainer_form import SCHEMA as RAW
 from manifests.trainer_preflight import preflight
@@ -281,4 +281,4 @@ def main(argv: list[str]) -> int:
         usage = f"usage: bernini trainer-latents {{{','.join(ways)}}} [--help]\n\n{__doc__}"
         print(usage, file=sys.stdout if set(argv) & {"-h", "--help"} else sys.stderr)
         return 0 if set(argv) & {"-h", "--help"} else 2
-    return tyro.cli(ways[argv[0]], args=argv[1:], prog=f"bernini trainer-latents {argv[0]}")
+    return parse(ways[argv[0]], argv[1:], prog=f"bernini trainer-latents {argv[0]}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from pkgutil import resolve_name
 
 # command -> (function, one line of help, group)
@@ -71,13 +69,12 @@ def call(name: str, argv: list[str]) -> int:
     from manifests.errors import BerniniError
 
     try:
-        refuse_repeated(argv)
         function = resolve_name(COMMANDS[name][0])
         if name in TAKES_ARGV:
             return function(argv)
-        import tyro
+        from manifests.settings import parse
 
-        return tyro.cli(function, args=argv, prog=f"bernini {name}", description=function.__doc__) or 0
+        return parse(function, argv, prog=f"bernini {name}", description=function.__doc__) or 0
     except BerniniError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -88,16 +85,6 @@ def call(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; finished work is kept, the same command resumes", file=sys.stderr)
         return 130
-
-
-def refuse_repeated(argv: Sequence[str]) -> None:
-    """`ConfigError` where an option is given twice: parsers keep the last one and say nothing."""
-    from manifests.errors import ConfigError
-
-    words = argv[: argv.index("--")] if "--" in argv else argv
-    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    if twice := [name for name, num in Counter(names).items() if num > 1]:
-        raise ConfigError(f"{twice[0]} is given twice: give it once, and name all its values after it")
 
 
 EXTRAS = {"ray": "ray", "torch": "models", "transformers": "models", "skimage": "samples", "httpx": "openai",

@@ -9,8 +9,6 @@ import time
 import typing
 from pkgutil import resolve_name
 
-import tyro
-
 from filters.rules import Decisions
 from manifests import storage
 from manifests.columns import FAILED
@@ -18,6 +16,7 @@ from manifests.errors import ConfigError, ManifestError, RunStopped
 from manifests.inspect import clean
 from manifests.manifest import HEADER, Manifest, ManifestWriter, find_manifests
 from manifests.provenance import plain
+from manifests.settings import parse
 
 from .decide import Decided, decide
 from .pairs import PIPELINES
@@ -74,7 +73,7 @@ def parse_config(recipe, arguments: list[str], prog: str):
     known, rest = parser.parse_known_args(arguments)
     if known.preset not in recipe.PRESETS:
         raise ConfigError(f"no preset {known.preset!r} of {recipe.RECIPE}; known: {', '.join(recipe.PRESETS)}")
-    return tyro.cli(preset_type(recipe, known.preset), args=rest, prog=prog, description=recipe.__doc__)
+    return parse(preset_type(recipe, known.preset), rest, prog=prog, description=recipe.__doc__)
 
 
 def preset_type(recipe, preset: str) -> type:
@@ -128,7 +127,7 @@ def decide_again(argv: list[str]) -> int:
         raise ManifestError(f"{recipe.RECIPE} decides while it runs: give `bernini run {recipe.RECIPE}` the other "
                             "settings, it finds the media made")
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in m.header["config"].items()}
-    config = tyro.cli(recipe.Config, default=recipe.Config(**stored), args=settings, prog="bernini decide MANIFEST")
+    config = parse(recipe.Config, settings, default=recipe.Config(**stored), prog="bernini decide MANIFEST")
     decisions = decide(m, config.pair_rules(), config.policy())
     print(f"{m.num_rows:>9,} rows, {int(decisions.accepted.sum()):,} accepted")
     for code, reason in enumerate(decisions.reasons[1:], start=1):

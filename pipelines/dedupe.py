@@ -30,6 +30,7 @@ from manifests.errors import ConfigError
 from manifests.ids import order_key
 from manifests.manifest import HEADER, Manifest, ManifestWriter, count_drops
 from manifests.provenance import plain, versions
+from manifests.settings import parse
 
 from .sources import Sources
 
@@ -54,7 +55,7 @@ class Config:
 
 def main(argv: list[str]) -> int:
     """Find near-duplicates, mark their groups, drop all but the best row of each."""
-    dedupe(tyro.cli(Config, args=argv, prog="bernini dedupe", description=__doc__))
+    dedupe(parse(Config, argv, prog="bernini dedupe", description=__doc__))
     return 0
 
 

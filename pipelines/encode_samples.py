@@ -13,8 +13,6 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 
-import tyro
-
 from bernini.encode import EncodeSettings
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
@@ -24,6 +22,7 @@ from manifests import storage
 from manifests.errors import ConfigError, ManifestError
 from manifests.manifest import Manifest
 from manifests.provenance import plain
+from manifests.settings import parse
 
 from .command import print_funnel
 from .place import Place
@@ -102,8 +101,8 @@ def main(argv: list[str]) -> int:
             return 2
         print(usage)
         argv, split = ["SAMPLES", *argv], 1
-    first = tyro.cli(Config, args=["--input", argv[0], *argv[split:]], prog="bernini encode SAMPLES ...",
-                     description=__doc__)
+    first = parse(Config, ["--input", argv[0], *argv[split:]], prog="bernini encode SAMPLES ...",
+                  description=__doc__)
     done = [encode(dataclasses.replace(first, input=path)) for path in argv[:split]]
     print_funnel(done)
     for latents in done:

@@ -30,6 +30,7 @@ from manifests import storage
 from manifests.errors import ConfigError, RunStopped
 from manifests.ids import order_key
 from manifests.manifest import Manifest
+from manifests.settings import lists_of, refuse_repeated
 
 from .ingest import list_videos
 from .pairs import PIPELINES
@@ -72,6 +73,7 @@ def estimate(argv: list[str]) -> int:
     if argv[0] not in PIPELINES:
         raise ConfigError(f"no recipe {argv[0]!r}; known: {', '.join(PIPELINES)}")
     recipe = resolve_name(PIPELINES[argv[0]])
+    refuse_repeated(argv, lists_of(recipe.Config))
     assumed, config = tyro.cli(tuple[tyro.conf.OmitArgPrefixes[Assumed], tyro.conf.OmitArgPrefixes[recipe.Config]],
                                args=argv[1:], prog=f"bernini estimate {argv[0]}", description=estimate.__doc__)
     found = measure(recipe, config, assumed)

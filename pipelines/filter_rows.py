@@ -22,6 +22,7 @@ from manifests import storage
 from manifests.errors import ConfigError
 from manifests.manifest import HEADER, Manifest, ManifestWriter
 from manifests.provenance import plain, versions
+from manifests.settings import parse
 
 from .command import print_funnel
 from .sources import Sources
@@ -66,7 +67,7 @@ def parse_rule(text: str, optional: bool = False) -> Rule:
 
 def main(argv: list[str]) -> int:
     """Drop rows by rules over any columns."""
-    manifest = filter_rows(tyro.cli(Config, args=argv, prog="bernini filter", description=__doc__))
+    manifest = filter_rows(parse(Config, argv, prog="bernini filter", description=__doc__))
     print_funnel([manifest])
     print(f"manifest  {manifest.path}")
     return 0

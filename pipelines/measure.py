@@ -28,6 +28,7 @@ from manifests.frames import DETAIL_SHORT_PX, SAMPLE_SHORT_PX, ClipBuffer, ClipF
 from manifests.manifest import Manifest
 from manifests.media import VideoReader
 from manifests.planes import fit, shrink
+from manifests.settings import parse
 from manifests.spans import EPSILON_S, read_picture
 
 from .command import print_funnel
@@ -74,7 +75,7 @@ class Config(RunConfig):
 def main(argv: list[str]) -> int:
     """Decode the rows of a manifest once more and add the measures named, as a new manifest."""
     about = f"{__doc__}\nMeasures: {', '.join(FILTERS)}"
-    config = tyro.cli(Config, args=argv, prog="bernini measure", description=about)
+    config = parse(Config, argv, prog="bernini measure", description=about)
     manifest = measure(config)
     print_funnel([manifest])
     print(f"manifest  {manifest.path}")

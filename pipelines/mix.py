@@ -34,6 +34,7 @@ from manifests.errors import ConfigError, RunStopped
 from manifests.manifest import Manifest, count_drops, live
 from manifests.mixtures import TABLE_2, Mixture, group_of, mixture
 from manifests.sample_size import sample_tokens, target_seconds
+from manifests.settings import parse
 from manifests.tasks import TASKS, VIDEO
 
 from .mix_snapshots import Run, show_draws, write_snapshots
@@ -116,7 +117,7 @@ class Amount:
 
 def main(argv: list[str]) -> int:
     """Weights of a stage's mixture for the samples given, and what it will draw."""
-    mix(tyro.cli(Config, args=argv, prog="bernini mix", description=__doc__))
+    mix(parse(Config, argv, prog="bernini mix", description=__doc__))
     return 0
 
 

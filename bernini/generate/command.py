@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 
 from bernini.errors import BerniniError, CaseError
 from bernini.generate.presets import DEFAULT_PRESET, PRESETS, TASKS, Settings
+from manifests.settings import refuse_repeated
 
 REASONING = ("none", "enhance", "self_text", "self_vision_text")
 
@@ -135,8 +136,10 @@ def _dual_branch(args: argparse.Namespace):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all was written, 1 when cases of a batch failed, 2 for a mistake of the user."""
+    argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     try:
+        refuse_repeated(argv, ("video", "images"))
         return run(args)
     except BerniniError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bernini.errors import BerniniError, CheckpointError
 from bernini.train.stages import TrainConfig, preset, trained_table
+from manifests import settings
 from manifests.errors import ConfigError
 
 DESCRIPTION = """Train planner and renderer on manifests of latents (bernini encode) or raw samples.
@@ -29,15 +30,13 @@ defaults below; any flag changes them. A second start with the same --output res
 
 def parse(argv: Sequence[str]) -> TrainConfig:
     """Settings from flags; `--stage` decides the defaults of all others."""
-    import tyro
-
     stage = "IIb"
     for at, word in enumerate(argv):
         if word == "--stage" and at + 1 < len(argv):
             stage = argv[at + 1]
         elif word.startswith("--stage="):
             stage = word.partition("=")[2]
-    return tyro.cli(TrainConfig, args=list(argv), prog="bernini train", description=DESCRIPTION, default=preset(stage))
+    return settings.parse(TrainConfig, argv, prog="bernini train", description=DESCRIPTION, default=preset(stage))
 
 
 def main(argv: Sequence[str] | None = None, launch: Callable[[TrainConfig], None] | None = None) -> int:

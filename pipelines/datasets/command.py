@@ -27,6 +27,7 @@ from manifests.ids import digest, file_hash, make_id
 from manifests.manifest import Manifest, live
 from manifests.media_store import MediaStore
 from manifests.schema import CANDIDATES, SAMPLES
+from manifests.settings import parse
 from manifests.tasks import TASKS
 
 from ..command import print_funnel
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
         print("usage: bernini import DATASET --input FOLDER --output OUT [settings]\n\n"
               f"{__doc__}\nData sets:\n{known}\n\n  bernini import DATASET --help   explains the settings")
         return 0 if argv else 2
-    config = tyro.cli(Config, args=argv, prog="bernini import", description=_about(argv[0]))
+    config = parse(Config, argv, prog="bernini import", description=_about(argv[0]))
     done = []
     try:
         for manifest in import_dataset(config):

@@ -45,12 +45,19 @@ def test_errors_are_one_line_with_a_non_zero_exit(bernini, tmp_path, argv, words
     (("filter", "M", "--keep", "a<=1", "--keep", "b<=1", "--write", "W"), "--keep"),
     (("mix", "M", "--stage", "IIa", "--weight", "a=1", "--weight=b=2", "--output", "O"), "--weight"),
     (("dedupe", "M", "--by", "picture_hash", "--by", "video_embedding=0.9", "--write", "W"), "--by"),
-    (("decide", "M", "--similarity-min", "0.7", "--similarity_min", "0.8"), "--similarity-min"),
+    (("run", "transforms", "--transforms", "colorization", "--transforms=sketch-to-video"), "--transforms"),
+    (("train", "--data", "a", "--data", "b"), "--data"),
     (("generate", "--model", "M", "--images", "a.png", "--images", "b.png"), "--images"),
 ])
 def test_an_option_given_twice_is_refused(bernini, argv, option):
     code, _, err = bernini(*argv)
     assert code == 2 and err == f"error: {option} is given twice: give it once, and name all its values after it\n"
+
+
+def test_of_a_single_value_the_last_one_counts(bernini, film_run, tmp_path):
+    call = ("filter", film_run["pairs"].path, "--keep", "video_similarity>=0.7")
+    assert bernini(*call, "--write", tmp_path / "a", "--write", tmp_path / "b")[0] == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_wrong_flag_value_is_explained(bernini):

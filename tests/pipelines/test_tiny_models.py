@@ -35,7 +35,7 @@ LOOSE = {"score_min": 0.0, "object_min": 0.0, "object_max": 1.0, "min_mask_score
          "presence_min": 0.0, "motion_min": 0.0, "min_pose_presence": 0.0, "min_objects": 1, "people_only": False}
 NO_GPU = {"gpus": 0.0, "gpus_per_worker": 0.0, "segmenter_gpus": 0.0, "image_editor_gpus": 0.0, "animate_gpus": 0.0,
           "embedder": "classical", "frame_embedder": "classical"}
-QUICK = {"num_steps": 1, "per_clip": 1, "attempts": 1, "rounds": 1, "seconds": 0.6, "video_short_px": 96, "image_px": 192,
+QUICK = {"num_steps": 1, "per_clip": 1, "attempts": 1, "rounds": 1, "seconds": 1.1, "video_short_px": 96, "image_px": 192,
          "num_key_frames": 1, "max_objects": 1, "max_failed_share": 1.0}
 UNMEASURED = "failed: background_similarity was not measured"  # scattered random masks leave no background
 # Recipe: its settings here, the stop in which all models have run, and what the row then has.
