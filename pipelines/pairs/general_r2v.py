@@ -16,13 +16,11 @@ reference copies, it can only have from there.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 import pyarrow as pa
 
 from datagen.build_samples import BuildSamples
@@ -30,7 +28,7 @@ from filters.consistency_rules import rule_set
 from filters.rules import Rule
 from manifests.columns import ACCOUNT, column
 from manifests.errors import ConfigError
-from manifests.ids import digest, make_id, order_key
+from manifests.ids import make_id
 from manifests.manifest import Manifest, live
 from manifests.messages import condition
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
@@ -38,6 +36,7 @@ from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
 from ..checks import LEAST_PX, at_least
 from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops, whole_videos
+from ..scenes import Scenes, looks_of
 from ..stage import Stage
 
 WHY = "pictures of a clip's objects, each edited into another scene, and the clip that shows them together"
@@ -53,10 +52,7 @@ NEEDS = Needs(
 )
 MEASURED = ("brightness", "colors", "camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 ROWS = 2            # that a worker is given at once: clips, or objects
-SCENES_HELD = 512   # frames of other films that are held to choose scenes from
-SCENES_OFFERED = 3  # of them for each object
-SAME_FILM = 0.9     # cosine of clips; 7 real clips encoded again gave 0.97 and more, other films at most 0.77, two
-                    # films of one room 0.85
+SCENES_OFFERED = 3  # frames of other films for each object
 _CLIP = (
     column("source_name", pa.string(), "data set that the pair counts as in a mixture"),
     column("clip_id", pa.string(), "the clip that is the target"),
@@ -227,53 +223,11 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs])
 
 
-class Scenes:
-    """Frames of other films as scenes: a sample of all clips of bounded size, the same however they are batched.
-
-    A film of which a held clip looks the same is no other film but a copy: encoded again, cut, or from the same room.
-    """
-
-    def __init__(self, clips: Manifest, seed: int):
-        names, self.seed = ["clip_id", "video_id", "path", "start_s", "end_s"], seed
-        held: list[tuple] = []
-        for batch in clips.batches():
-            batch = live(batch)
-            keys, looks = order_key(batch["clip_id"], seed).tolist(), _looks(batch)
-            for key, row, look in zip(keys, batch.select(names).to_pylist(), looks, strict=True):
-                entry = (-key, row["video_id"], row["path"], round((row["start_s"] + row["end_s"]) / 2, 6),
-                         look.tobytes())
-                (heapq.heappush if len(held) < SCENES_HELD else heapq.heappushpop)(held, entry)
-        self.held = [entry[1:4] for entry in sorted(held)]
-        self.looks = np.array([np.frombuffer(entry[4], np.float32) for entry in sorted(held)])
-        self.copies = {video: {video} for video, *_ in self.held}
-        for (video, *_), look in zip(self.held, self.looks, strict=True):
-            self.copies[video] |= self._like(look)
-
-    def of(self, clip: dict, look: np.ndarray, num: int) -> list[tuple[str, float]]:
-        """`num` (path, moment) of other films, drawn by the clip's id; fewer where there are fewer. `look` `(D,)` is
-        the clip's embedding."""
-        same = {clip["video_id"]} | self._like(look)
-        same = same.union(*(self.copies.get(video, ()) for video in same))
-        others = [(path, time_s) for video, path, time_s in self.held if video not in same]
-        return sorted(others, key=lambda s: digest(self.seed, clip["clip_id"], *s))[:num]
-
-    def _like(self, look: np.ndarray) -> set[str]:
-        return {self.held[i][0] for i in np.flatnonzero(self.looks @ look >= SAME_FILM)} if self.held else set()
-
-
-def _looks(clips: pa.Table) -> np.ndarray:
-    """float32 `(n, D)`: the embeddings of the scan, of unit length."""
-    if not clips.num_rows:
-        return np.empty((0, 0), np.float32)
-    values = clips["video_embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(values.reshape(clips.num_rows, -1), np.float32)
-
-
 def plan(clips: pa.Table, config: Config, scenes: Scenes | None) -> pa.Table:
     """One row a clip, with the moments of its key frames and scenes for as many objects as it may have."""
     names = ["clip_id", "video_id", "path", "start_s", "end_s", *MEASURED, *(f.name for f in RIGHTS)]
     rows, num = [], config.num_key_frames
-    for clip, look in zip(clips.select(names).to_pylist(), _looks(clips), strict=True):
+    for clip, look in zip(clips.select(names).to_pylist(), looks_of(clips), strict=True):
         offered = scenes.of(clip, look, SCENES_OFFERED * config.max_objects) if scenes else []
         rows.append(clip | {f"target_{name}": clip.pop(name) for name in MEASURED} | _target(clip) | {
             "pair_id": make_id("pair", RECIPE, clip["clip_id"]), "recipe": RECIPE, "source_name": RECIPE,

@@ -26,9 +26,10 @@ from manifests.schema import CLIPS
 from manifests.spans import read_image
 from manifests.video_writer import write_video
 from pipelines.pairs import general_r2v
-from pipelines.pairs.general_r2v import GROUPED, OBJECTS, PLANNED, PRESETS, Config, Scenes, explode, regroup, run_steps
+from pipelines.pairs.general_r2v import GROUPED, OBJECTS, PLANNED, PRESETS, Config, explode, regroup, run_steps
 from pipelines.recipe import MEASURES
 from pipelines.scan import measure_fields
+from pipelines.scenes import Scenes
 from pipelines.stage import check
 from tests.annotators.chat_server import chat_server
 
@@ -203,10 +204,13 @@ def test_a_copy_of_a_film_lends_it_no_scene(made):
                     "video_embedding": (look + noise) / np.linalg.norm(look + noise)}
     later = again | {"clip_id": make_id("clip", "later"), "start_s": 9.0, "end_s": 12.0,
                      "video_embedding": np.eye(1, len(look), 5)[0]}  # another shot of the copy looks like nothing else
-    table = pa.Table.from_pylist([*rows, again, later], made[1]["clips"].schema)
+    unknown = film | {"video_id": "v-unknown", "path": "/unknown.mp4", "clip_id": make_id("clip", "unknown"),
+                      "video_embedding": None}  # nothing says that it is another film
+    table = pa.Table.from_pylist([*rows, again, later, unknown], made[1]["clips"].schema)
     scenes = Scenes(SimpleNamespace(batches=lambda: [table]), seed=0)
     paths = {path for path, _ in scenes.of(film, look, 99)}
     assert paths == {row["path"] for row in rows} - {film["path"]}
+    assert {path for path, _ in scenes.of(unknown, None, 99)} == {row["path"] for row in rows} | {"/again.mp4"}
     assert "/again.mp4" in {path for path, _ in scenes.of(rows[1], np.array(rows[1]["video_embedding"]), 99)}
 
 
