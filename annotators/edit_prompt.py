@@ -64,7 +64,7 @@ def read_pool(path: str) -> list[str]:
     if not path:
         return list(BUILT_IN)
     try:
-        lines = storage.read_bytes(path).decode().splitlines()
+        lines = storage.read_bytes(path).decode().split("\n")  # a JSON text may hold U+2028
         found = (json.loads(line)["prompt"] if path.endswith(".jsonl") else line for line in lines if line.strip())
         pool = list(dict.fromkeys(prompt.strip() for prompt in found))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

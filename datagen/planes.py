@@ -48,10 +48,6 @@ def from_mask(mask: np.ndarray) -> np.ndarray:
     return from_luma(mask.view(np.uint8) * np.uint8(WHITE - BLACK) + np.uint8(BLACK))
 
 
-def from_rgb(rgb: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2YUV_I420)
-
-
 def stack_rgb(frames: Sequence[np.ndarray]) -> np.ndarray:
     """`(T, height, width, 3)` uint8 of several planes, for models: near enough for all colour spaces."""
     made = np.empty((len(frames), frames[0].shape[0] * 2 // 3, frames[0].shape[1], 3), np.uint8)

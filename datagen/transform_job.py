@@ -20,7 +20,7 @@ from manifests.ids import digest
 from manifests.media import colour_of
 from manifests.media_store import MediaStore, StoredVideo, VideoWriter
 from manifests.messages import MIN_FRAMES
-from manifests.planes import MADE, rgb_of
+from manifests.planes import rgb_of
 from manifests.spans import EPSILON_S, read_span
 
 from .backends import PoseEstimator, Segmenter, Track
@@ -92,9 +92,8 @@ class Job:
     def video(self, frames: Iterable[np.ndarray]) -> StoredVideo:
         return self.tools.store.video(frames, fps=self.tools.fps, colour=self.colour)
 
-    def writer(self, *, made: bool = False) -> VideoWriter:
-        """For frames of the clip, or for pictures that were `made`."""
-        return self.tools.store.writer(fps=self.tools.fps, colour=MADE if made else self.colour)
+    def writer(self) -> VideoWriter:
+        return self.tools.store.writer(fps=self.tools.fps, colour=self.colour)
 
     def change(self, frames: Iterator[np.ndarray], change: Change) -> tuple[StoredVideo, StoredVideo]:
         """`(changed, plain)`: both videos out of one pass over the frames."""

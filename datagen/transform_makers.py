@@ -14,7 +14,7 @@ import numpy as np
 from manifests.messages import condition
 
 from .affine import BACKGROUNDS, cut_out, draw_affine, set_before, transform
-from .planes import FILLS, fill_region, from_rgb, grey, luma, sketch, stack_rgb
+from .planes import FILLS, fill_region, grey, luma, sketch, stack_rgb
 from .pose_drawing import draw_poses
 from .subtitles import choose, make_cues
 from .transform_job import Change, Job
@@ -117,12 +117,12 @@ def video2mask(job: Job) -> dict:
 def pose2video(job: Job) -> dict:
     """Skeletons on black; the target is the film."""
     seen, held = [], []
-    with job.writer(made=True) as source, job.writer() as target:
+    with job.writer() as source, job.writer() as target:
         def flush() -> None:
             for planes, poses in zip(held, job.tools.pose.estimate(stack_rgb(held)), strict=True):
                 drawn, found = draw_poses(poses, job.tools.pose.skeleton, luma(planes).shape)
                 seen.append(found)
-                source.push(from_rgb(drawn))
+                source.push(drawn)
             held.clear()
 
         for planes in job.frames():

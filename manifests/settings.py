@@ -26,8 +26,12 @@ def refuse_repeated(argv: Sequence[str], names: Collection[str]) -> None:
     words = argv[: list(argv).index("--")] if "--" in argv else argv
     given = Counter(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
     if twice := [name for name in names if given[name] > 1]:
-        flag = "--" + twice[0].replace("_", "-")
-        raise ConfigError(f"{flag} is given twice: give it once, and name all its values after it")
+        raise ConfigError(f"{flag(twice[0])} is given twice: give it once, and name all its values after it")
+
+
+def flag(name: str) -> str:
+    """What a user calls the setting `name`."""
+    return "--" + name.replace("_", "-")
 
 
 def lists_of(kind: Callable) -> list[str]:

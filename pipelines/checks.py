@@ -9,13 +9,9 @@ import math
 from collections.abc import Collection, Sequence
 
 from manifests.errors import ConfigError
+from manifests.settings import flag
 
 LEAST_PX = 16  # of a side: below it neither motion nor edits can be found
-
-
-def flag(name: str) -> str:
-    """What a user calls the setting `name`."""
-    return "--" + name.replace("_", "-")
 
 
 def at_least(config: object, least: int, *names: str) -> None:

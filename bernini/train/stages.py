@@ -19,6 +19,7 @@ from torch import nn
 
 from bernini.train.losses import LossWeights
 from manifests.errors import ConfigError
+from manifests.settings import flag
 
 COUNTS = ("steps", "tokens", "accumulate", "log_every", "save_every", "keep", "sequence_parallel", "vit_noises",
           "max_size")  # fmt: skip
@@ -152,11 +153,11 @@ class TrainConfig:
                 raise ConfigError(f"--{name} {getattr(self, name)!r} unknown; known: {told}")
         for name in COUNTS:
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+                raise ConfigError(f"{flag(name)} {getattr(self, name)} must be at least 1")
         for name in (*ABOVE_ZERO, *NOT_NEGATIVE):
             value, words = getattr(self, name), "above 0" if name in ABOVE_ZERO else "0 or more"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in ABOVE_ZERO):
-                raise ConfigError(f"--{name.replace('_', '-')} {value} must be {words}")
+                raise ConfigError(f"{flag(name)} {value} must be {words}")
         if self.planner and self.export not in ("", "full"):
             raise ConfigError(f"--export {self.export} has no place for the trained planner; give --export full")
         if self.export_only and self.dry_run:
