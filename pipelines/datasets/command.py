@@ -93,6 +93,9 @@ def _about(name: str) -> str:
 def import_dataset(config: Config) -> Iterator[Manifest]:
     """CANDIDATES, PAIRS and SAMPLES as they finish; `RunStopped` where no pair has its media."""
     layout, steps = resolve_name(DATASETS[config.dataset]), Steps(config, f"import-{config.dataset}")
+    if not storage.exists(_root(config)):
+        raise InputError(f"--input {config.input} does not exist; it is the folder of the data set, or one list or "
+                         "shard of it")
     settings = [_root(config), config.source_name, config.licence]
     found = steps.finish("candidates", SCHEMA, _tables(layout, config), settings=settings,
                          sources=[_fingerprint(layout, config)])

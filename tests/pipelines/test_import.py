@@ -23,6 +23,8 @@ def test_the_command_lists_its_data_sets_and_keeps_finished_work(bernini, tmp_pa
     assert bernini(*call)[0] == 0
     assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*.parquet")}
     assert Manifest.open(out.split()[-1]).num_rows == 1
+    code, _, err = bernini("import", "folder", "--input", tmp_path / "gone", "--output", tmp_path / "x")
+    assert code == 2 and f"--input {tmp_path / 'gone'} does not exist" in err and not (tmp_path / "x").exists()
     code, _, err = bernini("import", "nothing", "--input", "x", "--output", "y")
     assert code == 2 and "no data set 'nothing'; known: folder" in err
 
