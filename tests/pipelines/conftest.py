@@ -17,6 +17,13 @@ def small_clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def slow_clips(tmp_path_factory):
+    """The same films, 60 frames long: in the 17 frames that are taken the object does not reach the middle, where it
+    would hide a part of what an edit adds there."""
+    return write_clips(tmp_path_factory.mktemp("slow-clips"), num=60)
+
+
+@pytest.fixture(scope="session")
 def propagated(small_clips, tmp_path_factory):
     """`(settings, stops)` of D5 with every kind of edit over the small films, run in process."""
     from pipelines.pairs.propagation_edits import Config, run_steps

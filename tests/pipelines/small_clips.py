@@ -26,6 +26,6 @@ def write_clips(folder: Path, num: int = 25) -> Path:
         texture = np.clip(np.array(color) + grain, 0, 255).astype(np.uint8)
         frames, _ = crossing(np.ascontiguousarray(photograph(name)), texture, pan=pan, num=num, size=(320, 240))
         write_video(str(folder / f"{name}.mp4"), frames, fps=16, crf=12)
-        lines.append(f"{folder / name}.mp4,CC-BY-4.0")
+        lines.append(f"{name}.mp4,CC-BY-4.0")  # relative: the ids, and what is drawn by them, are the same in every folder
     (folder / "list.csv").write_text("\n".join(lines))
     return folder / "list.csv"

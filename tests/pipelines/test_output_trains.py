@@ -25,24 +25,22 @@ from pipelines.pairs import (  # noqa: E402
     transforms,
 )
 
-from .small_clips import SMALL, write_clips  # noqa: E402
+from .small_clips import SMALL  # noqa: E402
 
 PER_MANIFEST = 2  # samples of each recipe and task that are encoded
 LEARNED = {"i2i", "i2v", "v2v", "mv2v", "vi2v", "vr2v", "vrc2v", "r2v", "r2i", "interleaved"}
-# Each clip gets all of these: ids are hashes of files whose bytes depend on the encoder's threads, so what a clip
-# would draw differs from machine to machine.
 DRAWN = ("frame-to-video", "video-completion", "propagation", "inpainting-nomask-ref", "opens2v-affine")
 
 
 @pytest.fixture(scope="module")
-def recipes(film, film_run, image_run, propagated, small_clips, tmp_path_factory):
+def recipes(film, film_run, image_run, propagated, small_clips, slow_clips, tmp_path_factory):
     """Samples manifests of recipes with pictures, clips, first frames, references, parts, poses and reasoning."""
-    out, longer = str(tmp_path_factory.mktemp("trains")), write_clips(tmp_path_factory.mktemp("longer"), num=60)
+    out = str(tmp_path_factory.mktemp("trains"))
     shutil.copytree(Path(image_run["frames"].path).parents[1] / "videos", Path(out, "videos"))
     shutil.copytree(Path(image_run["frames"].path).parent, Path(out, "frames"))
     given = {"output": out, "engine": "local", "quiet": True}
     pairs, clips = given | {"input": propagated[1]["pairs"].path}, SMALL | given | {"input": str(small_clips)}
-    cut = dict(transforms.run_steps(transforms.Config(**clips | {"input": str(longer)}, transforms=DRAWN, per_clip=len(DRAWN),
+    cut = dict(transforms.run_steps(transforms.Config(**clips | {"input": str(slow_clips)}, transforms=DRAWN, per_clip=len(DRAWN),
                                                       min_mask_score=0.0)))
     triplets = rv2v.Config(**given, input=cut["pairs"].path, short_px=144, max_frames=17)
     objects = general_r2v.Config(**{k: v for k, v in clips.items() if k not in ("short_px", "max_frames")},

@@ -191,8 +191,8 @@ class Idle(ClassicalVideoEditor):
         return frames if self.calls % 2 == 0 else super().edit(frames, replace(request, seed=0), first_frame)
 
 
-def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned_once(small_clips, tmp_path):
-    config = {"input": str(small_clips), "output": str(tmp_path), "edits": ("addition",), "attempts": 4, "swap": False,
+def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned_once(slow_clips, tmp_path):
+    config = {"input": str(slow_clips), "output": str(tmp_path), "edits": ("addition",), "attempts": 4, "swap": False,
               "keep_rejects": True, "video_editor": f"{__name__}:Idle", "refs": False, "frames": False}
     from .small_clips import SMALL
 
@@ -209,10 +209,10 @@ def test_an_attempt_that_does_nothing_is_a_reject_and_equal_attempts_are_learned
         (a, b) for a in kept for b in idle if kept[a]["clip_id"] == idle[b]["clip_id"]}
 
 
-def test_attempts_of_the_classical_editors_differ_by_noise_and_one_is_learned(small_clips, tmp_path):
+def test_attempts_of_the_classical_editors_differ_by_noise_and_one_is_learned(slow_clips, tmp_path):
     from .small_clips import SMALL
 
-    config = Config(input=str(small_clips), output=str(tmp_path), edits=("addition",), attempts=2, refs=False, frames=False,
+    config = Config(input=str(slow_clips), output=str(tmp_path), edits=("addition",), attempts=2, refs=False, frames=False,
                     **SMALL)
     stops = dict(run_steps(config))
     pairs = stops["pairs"].table().to_pylist()

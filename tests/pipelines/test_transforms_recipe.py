@@ -45,7 +45,7 @@ def settings(tmp_path_factory) -> dict:
         write_video(str(folder / f"film{i}.mp4"), np.concatenate(frames), fps=24)
     (folder / "broken.mp4").write_bytes(b"no film")
     names = ("film0.mp4", "film1.mp4", "broken.mp4")
-    (folder / "list.csv").write_text("\n".join(["path,licence", *(f"{folder / n},CC-BY-4.0" for n in names)]))
+    (folder / "list.csv").write_text("\n".join(["path,licence", *(f"{n},CC-BY-4.0" for n in names)]))
     return {"input": str(folder / "list.csv"), "output": str(folder / "out"), "engine": "local", "quiet": True,
             "per_clip": 4, "seed": 1}
 
