@@ -12,8 +12,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 
 from manifests.errors import ConfigError
+
+WAIT_S = 60.0  # for another process that has the file locked
 
 
 class AnswerCache:
@@ -22,8 +25,8 @@ class AnswerCache:
         self._lock = threading.Lock()
         try:
             os.makedirs(folder, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._db.execute("pragma journal_mode=wal")
+            self._db = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+            _write_ahead(self._db)
             self._db.execute("pragma synchronous=normal")
             self._db.execute("create table if not exists answers (key blob primary key, text text not null, "
                              "tokens_in integer not null, tokens_out integer not null) without rowid")
@@ -45,3 +48,18 @@ class AnswerCache:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to write-ahead mode. While another process does the same, SQLite does not wait but says at once that the
+    file is locked: waited for here."""
+    end = time.monotonic() + WAIT_S
+    while True:
+        try:
+            db.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            kind = error.sqlite_errorcode & 0xFF  # the bits above say what it was busy with
+            if kind != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)

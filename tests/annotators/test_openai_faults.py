@@ -338,6 +338,23 @@ def test_several_processes_share_one_cache(tmp_path):
     cache.close()
 
 
+def test_many_processes_that_open_new_caches_at_once_wait_for_each_other(tmp_path):
+    import subprocess
+    import sys
+
+    # All begin together, when their lines are closed; one folder alone is opened too quickly to be fought over.
+    code = ("import sys; from annotators.backends.cache import AnswerCache; print('ready', flush=True); sys.stdin.read();"
+            "[AnswerCache(f'{sys.argv[1]}/{i}') for i in range(60)]")
+    pipe = subprocess.PIPE
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=pipe, stdout=pipe) for _ in range(6)]
+    for run in runs:
+        run.stdout.readline()
+    for run in runs:
+        run.stdin.close()
+        run.stdout.close()
+    assert [run.wait(120) for run in runs] == 6 * [0]
+
+
 def test_a_file_name_that_gives_orders_reaches_no_model(film, pairs, tmp_path):
     import shutil
 
