@@ -30,7 +30,7 @@ from manifests.schema import CANDIDATES, RIGHTS
 
 from .identity import BOX
 
-BLOCK = 1024  # targets that are compared at once: 1024 x 20,000 clips of one group take 80 MB
+BLOCK, AGAINST = 1024, 8192  # targets and clips of a group that are compared at once: some 100 MB
 ROWS = 2048   # faces that are compared with all known persons at once
 
 PERSON_COLUMNS = (
@@ -64,20 +64,37 @@ def match_group(faces: np.ndarray, looks: np.ndarray, *, min_identity: float) ->
     Among the clips with a face cosine of at least `min_identity` the reference is the one with the lowest
     look cosine; where there is none, the one with the most alike face (a rule drops it, with its number).
     """
+    if len(faces) == 1:
+        nothing = np.full(1, -2.0, np.float32)
+        return Matches(np.full(1, -1), nothing, nothing, np.zeros(1, np.int32))
     parts = [_match_block(faces, looks, start, min_identity) for start in range(0, len(faces), BLOCK)]
     return Matches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _match_block(faces: np.ndarray, looks: np.ndarray, start: int, min_identity: float) -> tuple:
+    """The four columns of `Matches` for `BLOCK` targets, compared with `AGAINST` clips at a time."""
     rows = np.arange(start, min(start + BLOCK, len(faces)))
-    alike, look = faces[rows] @ faces.T, looks[rows] @ looks.T
-    own = np.arange(len(rows))
-    alike[own, rows] = -2.0  # a clip is no reference for itself
-    same = alike >= min_identity
-    num = same.sum(axis=1)
-    chosen = np.where(num > 0, np.where(same, look, 3.0).argmin(axis=1), alike.argmax(axis=1))
-    alone = len(faces) == 1
-    return (np.full(len(rows), -1) if alone else chosen, alike[own, chosen], look[own, chosen], num.astype(np.int32))
+    own, num = np.arange(len(rows)), np.zeros(len(rows), np.int32)
+    least, unlike = np.full(len(rows), 3.0, np.float32), np.full(len(rows), -1)   # of the same person: the look
+    most, nearest = np.full(len(rows), -3.0, np.float32), np.full(len(rows), -1)  # of anybody: the face
+    for first in range(0, len(faces), AGAINST):
+        part = slice(first, first + AGAINST)
+        alike, look = faces[rows] @ faces[part].T, looks[rows] @ looks[part].T
+        here = (rows >= first) & (rows < first + AGAINST)
+        alike[own[here], rows[here] - first] = -2.0  # a clip is no reference for itself
+        same = alike >= min_identity
+        num += same.sum(axis=1, dtype=np.int32)
+        look = np.where(same, look, 3.0)
+        best, near = look.argmin(axis=1), alike.argmax(axis=1)
+        better, nearer = look[own, best] < least, alike[own, near] > most
+        least[better], unlike[better] = look[own, best][better], first + best[better]
+        most[nearer], nearest[nearer] = alike[own, near][nearer], first + near[nearer]
+    chosen = np.where(num > 0, unlike, nearest)
+    return chosen, _cosines(faces, rows, chosen), _cosines(looks, rows, chosen), num
+
+
+def _cosines(vectors: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("nd,nd->n", vectors[a], vectors[b])
 
 
 class Identities:
@@ -176,17 +193,22 @@ class PairPeople:
     def __call__(self, table: pa.Table) -> pa.Table:
         require(table, self.reads, "PairPeople")
         faces, looks = (_matrix(table[name]) for name in ("face_embedding", "video_embedding"))
-        rows = table.drop_columns(["face_embedding", "video_embedding"]).to_pylist()
-        borders = borders_of(table, "group_id")
-        persons = self._persons(faces, borders, [row["clip_id"] for row in rows])
-        made = []
-        for a, b in borders:
-            found = match_group(faces[a:b], looks[a:b], min_identity=self.min_identity)
-            made += [self._row(rows[a + i], rows[a + j], persons[a + i], found, i)
-                     for i, j in enumerate(found.reference) if j >= 0]
-        return pa.Table.from_pylist(made, self.makes)
+        rows, borders = table.drop_columns(["face_embedding", "video_embedding"]), borders_of(table, "group_id")
+        persons = self._persons(faces, borders, rows["clip_id"])
+        found = _joined([(a, match_group(faces[a:b], looks[a:b], min_identity=self.min_identity)) for a, b in borders])
+        parts = [self._rows(rows, persons, found, part) for part in range(0, len(faces), ROWS)]
+        return pa.concat_tables([self.makes.empty_table(), *parts])
 
-    def _persons(self, faces: np.ndarray, borders: Sequence[tuple[int, int]], clip_ids: list[str]) -> list[str]:
+    def _rows(self, clips: pa.Table, persons: list[str], found: Matches, start: int) -> pa.Table:
+        """`ROWS` targets and their references: as Python objects they take ten times what they take in a table."""
+        at = np.arange(start, min(start + ROWS, clips.num_rows))
+        at = at[found.reference[at] >= 0]
+        sides = (clips.take(pa.array(rows, pa.int64())).to_pylist() for rows in (at, found.reference[at]))
+        return pa.Table.from_pylist([self._row(target, reference, persons[i], found, i)
+                                     for i, target, reference in zip(at, *sides, strict=True)], self.makes)
+
+    def _persons(self, faces: np.ndarray, borders: Sequence[tuple[int, int]],
+                 clip_ids: pa.ChunkedArray) -> list[str]:
         """Identity ids: persons of each group first, then their first faces over all groups."""
         first = np.empty(len(faces), np.int64)  # row of the first face of the row's person in its group
         for a, b in borders:
@@ -196,7 +218,7 @@ class PairPeople:
         numbers = self.identities.assign(faces[leaders])
         for number, row in zip(numbers, leaders, strict=True):
             if number == len(self._names):
-                self._names.append(make_id("identity", clip_ids[row]))
+                self._names.append(make_id("identity", clip_ids[row].as_py()))
         return [self._names[number] for number in numbers[place]]
 
     def _row(self, target: dict, reference: dict, person: str, found: Matches, i: int) -> dict:
@@ -213,6 +235,15 @@ class PairPeople:
             **{f"target_{f.name}": target[f.name] for f in self.measures},
             **{f.name: target[f.name] for f in RIGHTS},
         }
+
+
+def _joined(groups: Sequence[tuple[int, Matches]]) -> Matches:
+    """One `Matches` of those of groups; positions count from the first row of the first group."""
+    if not groups:
+        return Matches(*(np.empty(0, kind) for kind in (np.int64, np.float32, np.float32, np.int32)))
+    reference = [np.where(found.reference < 0, -1, found.reference + first) for first, found in groups]
+    rest = ([getattr(found, name) for _, found in groups] for name in ("identity", "look", "num_same"))
+    return Matches(np.concatenate(reference), *map(np.concatenate, rest))
 
 
 def _matrix(values: pa.ChunkedArray) -> np.ndarray:

@@ -74,8 +74,9 @@ class PlaceObject:
         if self.measured:
             scenes = (out_of_focus(least_alike(frame[~mask], self._scenes(row))),)
             frame, mask = around(frame, mask)
-        made = self.editor.edit(frame, EditRequest(instruction=row["edit_prompt"], kind="scene", mask=mask,
-                                                   references=scenes, seed=seed))
+        # A mask says what may be painted anew, and that is the scene and, where it is turned or lit, the object too.
+        made = self.editor.edit(frame, EditRequest(instruction=row["edit_prompt"], kind="scene", references=scenes,
+                                                   mask=mask if self.measured else None, seed=seed))
         path = self.store.image(made)
         return {"conditions": [condition("reference", path)], "reference_path": path,
                 "reference_px": min(made.shape[:2])}

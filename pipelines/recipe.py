@@ -222,10 +222,11 @@ class Steps:
         self.place = Place(config.output, recipe, config)
         self.scans = Place(config.output, SCAN, config, estimated_as=recipe)
 
-    def videos(self) -> Manifest:
-        """VIDEOS: every file of the input, decoded once."""
+    def videos(self, check: Callable[[pa.Table], None] = lambda listed: None) -> Manifest:
+        """VIDEOS: every file of the input, decoded once. `check` may refuse the listed rows before that."""
         config, stages = self.config, (scan_stage(self.config), apply_rules(*VIDEO_RULES))
         listed = list_videos(config.input, leave_out=config.output, quiet=config.quiet)
+        check(listed)
         target = self.scans.target("videos", stages, sources=[fingerprint(listed)], rules=VIDEO_RULES)
         return run_stages(TableSource(listed), target, stages, rows_per_block=1, **config.engine_options)
 

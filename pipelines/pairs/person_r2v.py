@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from datagen.backends import check_backend
 from datagen.build_samples import BuildSamples
 from datagen.identity import FACE_COLUMNS, EmbedFaces
 from datagen.person_pairs import PairPeople, grouped
@@ -34,6 +35,7 @@ from manifests.manifest import Manifest, live
 from manifests.schema import SAMPLES
 
 from ..backend_config import SegmenterConfig
+from ..checks import at_least
 from ..decide import Decided, decide
 from ..recipe import MEASURES, AskConfig, ClipConfig, Needs, Steps, apply_rules, scan_stage, stops
 from ..scan import ScanVideos, measure_fields
@@ -87,10 +89,13 @@ class Config(AskConfig, SegmenterConfig, ClipConfig):
         super().__post_init__()
         if not 0 < self.identity_min < 1:
             raise ConfigError(f"identity_min is {self.identity_min:g}; a cosine between 0 and 1 tells persons apart")
-        if self.face == "arcface" and not (self.face_model and self.face_detector):
-            raise ConfigError("face arcface needs --face-model and --face-detector, two ONNX files")
-        if self.per_identity_max < 1:
-            raise ConfigError(f"per_identity_max is {self.per_identity_max}; it must be at least 1")
+        check_backend("face", self.face, self.face_options, {"model": "--face-model", "detector": "--face-detector"})
+        at_least(self, 1, "per_identity_max", "people_max", "reference_min_px")
+
+    @property
+    def face_options(self) -> dict:
+        given = {"model": self.face_model, "detector": self.face_detector}
+        return {name: value for name, value in given.items() if value}
 
     def face_rules(self) -> tuple[Rule, ...]:
         return (
@@ -127,12 +132,11 @@ PRESETS = {
 
 
 def build(config: Config) -> dict[str, tuple[Stage, ...]]:
-    face = {"model": config.face_model, "detector": config.face_detector} if config.face_model else {}
     before, after = config.reference_rules()[:3], config.reference_rules()[3:]
     return {
         "faces": (
             Stage(op="datagen.identity:EmbedFaces", batch_size=4,
-                  kwargs={"backend": config.face, "min_identity": config.identity_min, **face},
+                  kwargs={"backend": config.face, "min_identity": config.identity_min, **config.face_options},
                   num_gpus=config.face_gpus),
             apply_rules(*config.face_rules()),
         ),
@@ -151,7 +155,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
 @stops(may_be_empty=("candidates",))
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages = Steps(config, RECIPE), build(config)
-    yield "videos", (videos := steps.videos())
+    yield "videos", (videos := steps.videos(lambda listed: check_group(listed, config.group_by)))
     yield "clips", (clips := steps.clips(videos))
     faces_of, measured = stages["faces"][0].kwargs, ScanVideos.owners(**scan_stage(config).kwargs)
     yield "faces", (faces := steps.run("clips", clips, stages["faces"], parents=[clips], settings=config.face_rules(),
@@ -173,6 +177,14 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     samples = BuildSamples(RECIPE, text="reference_caption")
     yield "samples", steps.finish("samples", SAMPLES.schema, map(samples, pairs.batches()), parents=[pairs],
                                   settings=RECIPE)
+
+
+def check_group(listed: pa.Table, group_by: str) -> None:
+    """`ConfigError` where no row of the input list has the column that is to name the episode."""
+    names = {name for extra in listed["extra"].to_pylist() for name in json.loads(extra or "{}")}
+    if group_by not in (VIDEO, FOLDER, *names):
+        raise ConfigError(f"--group-by is {group_by!r}, and no row of the input has such a column; known: "
+                          f"{', '.join((VIDEO, FOLDER, *sorted(names)))}")
 
 
 def kept_measures() -> tuple[pa.Field, ...]:

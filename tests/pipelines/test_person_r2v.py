@@ -35,6 +35,23 @@ def test_the_reference_is_the_same_person_in_the_least_alike_clip():
     assert match_group(faces[:1], looks[:1], min_identity=0.8).reference.tolist() == [-1]
 
 
+def test_a_large_group_is_compared_in_parts_as_it_would_be_at_once(monkeypatch):
+    rng = np.random.default_rng(1)
+    who, looks = rng.integers(0, 60, 300), unit(rng.standard_normal((300, 8)))
+    faces = unit(unit(rng.standard_normal((60, 64)))[who] + 0.05 * rng.standard_normal((300, 64)))
+    alike, look = faces @ faces.T, looks @ looks.T  # the rule in words, over the whole matrix
+    np.fill_diagonal(alike, -2)
+    same = alike >= 0.5
+    wanted = [np.where(s, k, 3).argmin() if s.any() else a.argmax() for s, k, a in zip(same, look, alike, strict=True)]
+    for name, value in (("BLOCK", 70), ("AGAINST", 41)):
+        monkeypatch.setattr(f"datagen.person_pairs.{name}", value)
+    found = match_group(faces, looks, min_identity=0.5)
+    assert found.reference.tolist() == wanted and found.num_same.tolist() == same.sum(axis=1).tolist()
+    assert (found.num_same == 0).any() and (found.num_same > 5).any()  # both ways of choosing were taken
+    rows = np.arange(300)
+    assert np.allclose(found.identity, alike[rows, wanted], atol=1e-6) and np.allclose(found.look, look[rows, wanted], atol=1e-6)
+
+
 def test_persons_are_numbered_as_one_by_one_however_they_are_blocked(monkeypatch):
     rng = np.random.default_rng(0)
     persons = unit(rng.standard_normal((40, 64)))
@@ -161,7 +178,20 @@ def test_who_an_episode_is_named_after_stands_neither_in_pairs_nor_in_samples(ma
 
 
 @pytest.mark.parametrize("wrong, words", [({"identity_min": 1.2}, "identity_min is 1.2"),
-                                          ({"per_identity_max": 0}, "per_identity_max is 0")])
+                                          ({"per_identity_max": 0}, "--per-identity-max is 0"),
+                                          ({"face": "typo"}, "no face 'typo'; known: classical, arcface"),
+                                          ({"face": "arcface"}, "arcface needs --face-model and --face-detector"),
+                                          ({"face_model": "x.onnx"}, "--face-model belongs to a model"),
+                                          ({"face_detector": "y.onnx"}, "--face-detector belongs to a model")])
 def test_wrong_settings_are_refused(tmp_path, wrong, words):
     with pytest.raises(ConfigError, match=words):
         settings(tmp_path, **wrong)
+
+
+def test_an_episode_that_no_row_names_is_told_before_anything_is_decoded(tmp_path):
+    (tmp_path / "list.csv").write_text("path,show\na.mp4,News\n")
+    config = Config(input=str(tmp_path / "list.csv"), output=str(tmp_path / "out"), group_by="episode", engine="local", quiet=True)
+    with pytest.raises(ConfigError, match="--group-by is 'episode', and no row of the input has such a column; known: video, "
+                                          "folder, show"):
+        next(run_steps(config))
+    assert not (tmp_path / "out").exists()
