@@ -48,7 +48,7 @@ NEEDS = Needs(
     cost="6 forwards a step, 40 steps of 81 frames a pair, and two requests; GPU hours not measured",
 )
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
-NOTHING_NEW = ("remove",)  # kinds of edits that leave nothing to be referred to
+NOTHING_NEW = ("removal", "other")  # kinds of edits that leave nothing to be referred to, or perhaps nothing
 TINY = "tiny-model"
 MIN_FRAMES = 5  # of a pair: the shortest 4 k + 1 that is no picture
 # As bernini/generate/dual_branch.py has them; importing it takes torch, and settings are read without.
@@ -122,7 +122,8 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
                 Rule(column="motion_prompt", why="T_i2v of equation 4"),
-                Rule(column="instruction", why="T_v2v of equation 4"))
+                Rule(column="instruction", why="T_v2v of equation 4"),
+                Rule(column="motion_edit_kind", why="says whether the edit leaves something to be referred to"))
 
     def frame_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edited_share", min=self.edited_min, max=self.edited_max,
@@ -208,7 +209,7 @@ def explode(made: pa.Table, refs: bool) -> pa.Table:
     rows = []
     for row in made.to_pylist():
         rows.append(row)
-        if refs and row["drop_reason"] is None and row["reference_path"] and row["edit_kind"] not in NOTHING_NEW:
+        if refs and row["drop_reason"] is None and row["reference_path"] and row["motion_edit_kind"] not in NOTHING_NEW:
             rows.append(row | {
                 "pair_id": make_id("pair", REF, row["clip_id"]), "source_name": REF, "task": "vr2v",
                 "conditions": [condition("reference", row["reference_path"])],

@@ -110,7 +110,7 @@ def test_a_model_is_asked_for_the_faces_and_noise_is_not(tmp_path):
 
 
 def test_dropped_pairs_stay_and_have_no_variant():
-    row = {"pair_id": "p-1", "drop_reason": "edited_share>0.9", "reference_path": "x.png", "edit_kind": "recolour",
+    row = {"pair_id": "p-1", "drop_reason": "edited_share>0.9", "reference_path": "x.png", "motion_edit_kind": "recolour",
            "clip_id": "c-1", "instruction": "Make it red.", "task": "v2v", "conditions": [], "source_name": "s"}
     rows = [row, row | {"pair_id": "p-2", "drop_reason": None}]
     schema = pa.schema([PAIRS.schema.field("conditions"), *((n, pa.string()) for n in row if n != "conditions")])
