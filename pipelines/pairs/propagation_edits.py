@@ -176,7 +176,8 @@ def checked(config: Config, local: str) -> tuple[Stage, ...]:
                 num_gpus=0.0 if config.measured else config.segmenter_gpus,
                 kwargs={"media": config.media_root,
                         **({"mask": "new_mask_path"} if config.measured else
-                           {"segmenter": config.segmenter, "options": config.segmenter_options})})
+                           {"segmenter": config.segmenter, "options": config.segmenter_options,
+                            "thing": "edited_result"})})
     return (apply_rules(Rule(column="target_path", why="a pair has two sides")), *measures, *judge,
             apply_rules_where(LOCAL, rule_set(local)), apply_rules_where(("style",), rule_set("global-edit")),
             apply_rules_where(("addition",), config.addition_rules()),
@@ -228,7 +229,7 @@ def plan(clips: pa.Table, config: Config) -> pa.Table:
 
 def swap(made: pa.Table) -> pa.Table:
     """The way back of every pair that has one: source and target, their first frames and the kind change places."""
-    rows = [row | {
+    rows = [row | turned_words(row) | {
         "pair_id": make_id("pair", "swapped", row["pair_id"]), "swapped_from": row["pair_id"],
         "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
         "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
@@ -239,6 +240,12 @@ def swap(made: pa.Table) -> pa.Table:
            for name in ("path", "start_s", "end_s", "duration_s", "clip_id")},
     } for row in made.to_pylist() if row["edit"] in SWAPPED]
     return pa.Table.from_pylist([{k: v for k, v in row.items() if k in made.column_names} for row in rows], made.schema)
+
+
+def turned_words(row: dict) -> dict:
+    """What the way back is about is what came in, and it shows what was there before."""
+    return {"edited_thing": row["edited_result"] or row["edited_thing"],
+            "edited_result": None if row["edit"] == "addition" else row["edited_thing"]}
 
 
 def explode(made: pa.Table, config: Config) -> pa.Table:
