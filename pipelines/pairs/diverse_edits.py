@@ -42,7 +42,7 @@ from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
 from ..checks import LEAST_PX, above_zero, at_least, known
 from ..key_frames import FrameConfig, find_frames
-from ..recipe import Needs, Steps, apply_rules, stops
+from ..recipe import JudgeConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
 WHY = "pictures edited by very different instructions, and videos that begin with the edited pictures"
@@ -57,7 +57,7 @@ NEEDS = Needs(
     laptop="nothing: classical edits and a camera that moves over the edited picture",
     cluster="an image editor (Qwen-Image-Edit or FLUX Kontext, one GPU a worker), an image-to-video model (our "
             "renderer with task i2v, one 80 GB GPU a worker), a served Qwen3-VL",
-    cost="two requests, one edited image and 81 frames of video a pair of samples; GPU hours not measured",
+    cost="three requests, one edited image and 81 frames of video a pair of samples; GPU hours not measured",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -72,7 +72,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
+class Config(JudgeConfig, MeasuredEditConfig, SegmenterConfig, FrameConfig):
     """Settings of the recipe."""
 
     mechanisms: tuple[str, ...] = MECHANISMS
@@ -103,8 +103,6 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
     """Shorter side of the videos."""
     edited_min: float = 0.004
     """Least share of the picture that the edit visibly changes; a smaller one does nothing that could be learned."""
-    judge_min: float = 3.0
-    """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
     video_start_min_db: float = 18.0
     """Lowest PSNR of a video's first frame against the edited picture, for image-to-video models: their autoencoders
     alone leave 25 dB and more, and another picture has 15 or less."""
@@ -142,11 +140,10 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
         return {"model": self.animate_model, **task} if self.animate_model else {}
 
     def edit_rules(self) -> tuple[Rule, ...]:
-        asked = (Rule(column="judge_overall", min=self.judge_min, why="what was asked for"),)
         return (Rule(column="edit_prompt", why="nothing to edit"),
                 Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"),
                 EDITED, replace(UNTOUCHED, optional=True), FACES,  # a new style leaves nothing untouched
-                *(() if self.measured else asked))
+                *self.judge_rules())
 
     def video_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="video_start_db", min=self.video_start_min_db, optional=True,
