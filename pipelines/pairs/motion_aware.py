@@ -47,7 +47,8 @@ NEEDS = Needs(
     laptop="nothing, and so the targets are noise of a miniature model; --model DIR for real ones",
     cluster="our renderer (--model, one 80 GB GPU a worker), an image editor (Qwen-Image-Edit, one GPU), a segmenter "
             "(GroundingDINO + SAM2), a served Qwen3-VL",
-    cost="6 forwards a step, 40 steps of 81 frames a pair, and two requests, three with -Ref; GPU hours not measured",
+    cost="laptop: targets are noise, so no cost to plan with; cluster: two requests, three with -Ref, and one video of "
+         "81 frames a pair, 0.9 H200 hours (estimated: 240 forwards of 67,000 tokens, 5.3 PFLOP each, at 400 TFLOP/s)",
 )
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
 NOTHING_NEW = ("removal", "other")  # kinds of edits that leave nothing to be referred to, or perhaps nothing

@@ -51,7 +51,9 @@ NEEDS = Needs(
     cluster="our renderer in the preset propagation or VACE (--video-editor-model, one 80 GB GPU a worker), an image "
             "editor (Qwen-Image-Edit), GroundingDINO and SAM2, a served Qwen3-VL",
     cost="laptop: 0.7 CPU hours a 1,000 samples at 240 lines and 33 frames (measured: 26 edits of 5 real clips gave 65 "
-         "samples), about 2.6 times that at the preset's 320 lines and 49 frames; cluster: GPU hours not measured",
+         "samples), about 2.6 times that at the preset's 320 lines and 49 frames; "
+         "cluster: at most 0.75 H200 hours a video of 81 frames (estimated: 200 forwards of 67,000 tokens, 5.3 PFLOP "
+         "each, at 400 TFLOP/s)",
 )
 DIRECT = ("replacement", "style")
 LOCAL = tuple(edit for edit in KINDS if edit != "style")

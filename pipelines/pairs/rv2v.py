@@ -41,7 +41,8 @@ NEEDS = Needs(
     cluster="our renderer as the editor (--video-editor-model, one 80 GB GPU a worker), GroundingDINO and SAM2, a "
             "served Qwen3-VL",
     cost="laptop: about 2 CPU hours a 1,000 samples at 240 lines and 33 frames (estimated from the removals of "
-         "propagation-based-editing); cluster: three requests and one edited video a sample, GPU hours not measured",
+         "propagation-based-editing); cluster: three requests and one edited video a sample, "
+         "at most 0.75 H200 hours (estimated: 200 forwards of 66,000 tokens, 5.1 PFLOP each, at 400 TFLOP/s)",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
