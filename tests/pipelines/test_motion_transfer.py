@@ -59,7 +59,7 @@ def test_the_silhouette_moves_as_the_object_and_shows_nothing_of_it(made):
         thing = max((blue, yellow), key=lambda m: (m & shown).sum() / max(m.sum(), 1))
         xs = [np.array([np.nonzero(m)[1].mean() for m in clip]) for clip in (shown, thing)]
         assert np.corrcoef(*xs)[0, 1] > 0.98
-        # Its one colour a frame leaves the flow nothing inside its edges: 0.82 and 0.88 were measured.
+        # Its one colour a frame leaves the flow nothing inside its edges: 0.81 and 0.88 were measured.
         assert 0.75 < row["motion_agreement"] <= 1
         # 220 px in 24 steps of 1 / 16 s at a height of 240; flow sees less of it, as the mask reaches beyond the object.
         assert 0.35 < row["motion_amount"] / (220 / 24 * 16 / 240) < 1.1
