@@ -42,8 +42,9 @@ NEEDS = Needs(
     laptop="nothing, and so the reference is a silhouette coloured by its flow, not a person",
     cluster="DWPose's two ONNX files, our renderer for pose to video (--video-editor-model, one 80 GB GPU a worker), "
             "X-CLIP, GroundingDINO and SAM2",
-    cost="laptop: 1.1 CPU hours a 1,000 samples at 320 lines and 33 frames (measured: 4 of 7 clips kept); cluster: GPU "
-         "hours not measured",
+    cost="laptop: 1.1 CPU hours a 1,000 samples at 320 lines and 33 frames (measured: 4 of 7 clips kept); "
+         "cluster: at most 0.75 H200 hours a pair (estimated: 200 forwards of 66,000 tokens, 5.1 PFLOP each, at 400 "
+         "TFLOP/s)",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
