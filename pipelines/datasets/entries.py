@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.errors import InputError
+from manifests.pictures import PICTURE_ENDINGS, is_picture_file
 
 from .row import Row
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGES = PICTURE_ENDINGS
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 SHARDS = (".tar", ".tar.gz", ".tgz")
@@ -56,7 +57,7 @@ class Entry:
 
 def kind_of(path: str) -> str:
     """"image" or "video", by the ending; what has none of the known ones is taken for a video."""
-    return "image" if path.lower().endswith(IMAGES) else "video"
+    return "image" if is_picture_file(path) else "video"
 
 
 def task_of(entry: Entry) -> str:
