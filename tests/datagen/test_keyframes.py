@@ -30,8 +30,9 @@ def test_too_many_are_thinned_evenly():
     assert key_times([], every_s=2, max_frames=60) == []
 
 
-@pytest.mark.parametrize("container, expected", [("png_pipe", True), ("jpeg_pipe", True), ("image2", True), ("gif", False), ("avif", True),
-                                                 ("mov,mp4,m4a,3gp,3g2,mj2", False), (None, False), ("", False)])
+@pytest.mark.parametrize("container, expected", [("png_pipe", True), ("jpeg_pipe", True), ("image2", True), ("gif", False),
+                                                 ("mov,mp4,m4a,3gp,3g2,mj2", False), (None, False), ("", False),
+                                                 ("avif", True)])
 def test_pictures_are_known_by_their_container(container, expected):
     assert is_picture(container) is expected
 
