@@ -49,6 +49,35 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
 
 
+def read_steady(path: str, start_s: float, end_s: float, fps: float | Fraction) -> Iterator[np.ndarray]:
+    """`(height, width, 3)` uint8 RGB frames of the span, to be written at the constant rate `fps`.
+
+    Each frame once where they come at that rate; on variable frame rate the one that is on screen at
+    `start_s + n / fps`, so that the span keeps its length. Raises `MediaError` when the span holds no frame.
+    """
+    times = uneven_times(path, start_s, end_s, fps)
+    if times:
+        end_s = min(end_s, times[-1] + float(np.diff(times).max()))  # the film may end before the span does
+    yield from read_span(path, start_s, end_s, fps=fps if times else None)
+
+
+def uneven_times(path: str, start_s: float, end_s: float, fps: float | Fraction) -> list[float]:
+    """Times of the frames of a span that do not come at the rate `fps`; empty where they do."""
+    try:
+        if _in_step(span_times(path, start_s, end_s), fps):
+            return []
+    except MediaError:
+        pass  # packets of some formats have no times, or wrong ones: what decodes decides
+    times = [frame.time_s for frame in _inside(path, start_s, end_s)]
+    return [] if not times or _in_step(times, fps) else times
+
+
+def _in_step(times: Sequence[float], fps: float | Fraction) -> bool:
+    """Are all frames within half a frame of their place at this constant rate? 2 ms are allowed for rounded times."""
+    places = times[0] + np.arange(len(times)) / float(fps)
+    return bool(np.abs(np.array(times) - places).max() <= 0.5 / float(fps) + 0.002)
+
+
 def span_times(path: str, start_s: float, end_s: float) -> list[float]:
     """Times of the frames of a span, ascending, from the packets alone: nothing is decoded. Raises `MediaError`."""
     with VideoReader(path) as reader:

@@ -24,7 +24,7 @@ from manifests.media import probe
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.schema import PAIRS
-from manifests.spans import read_frames, read_span
+from manifests.spans import read_frames, read_steady
 
 from .entries import Entry, base_of, find_tables, inside, records
 from .row import Row
@@ -96,8 +96,10 @@ class CutSubjects:
             raise MediaError(f"no subject of {path} is {MIN_SUBJECT_PX} px wide and high")
         if picture.shape == whole.shape:
             return {**{n: row[n] for n in self.reads[:3]}, "conditions": references}
-        frames = (frame[y0:y1, x0:x1] for frame in read_span(path, row["target_start_s"], row["target_end_s"]))
-        video = self._store.video(frames, fps=probe(path).fps or 25)
+        fps = probe(path).fps or 25
+        frames = (frame[y0:y1, x0:x1]
+                  for frame in read_steady(path, row["target_start_s"], row["target_end_s"], fps))
+        video = self._store.video(frames, fps=fps)
         return {"target_path": video.path, "target_start_s": 0.0, "target_end_s": video.end_s,
                 "conditions": references}
 
