@@ -20,7 +20,6 @@ from manifests.pictures import PICTURE_ENDINGS, is_picture_file
 from .row import Row
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
-IMAGES = PICTURE_ENDINGS
 MEDIA_ENDINGS = (*PICTURE_ENDINGS, *VIDEOS)
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 SHARDS = (".tar", ".tar.gz", ".tgz")
