@@ -161,12 +161,19 @@ def probe_container(container: av.container.InputContainer, path: str) -> Probe:
         container.duration / av.time_base if container.duration else None)
     rate = stream.average_rate or stream.guessed_rate
     return Probe(
-        container=container.format.name, video_codec=stream.codec_context.name,
+        container=_format_of(container), video_codec=stream.codec_context.name,
         pixel_format=stream.codec_context.pix_fmt or "unknown",
         width=stream.width, height=stream.height, fps=float(rate) if rate else None,
         duration_s=seconds, duration_is_exact=exact, num_frames_header=stream.frames or None,
         has_audio=bool(container.streams.audio),
     )
+
+
+def _format_of(container: av.container.InputContainer) -> str:
+    """FFmpeg's name of the format; it counts AVIF pictures as mov, which their brand tells apart from films."""
+    brand, others = (container.metadata.get(name, "") for name in ("major_brand", "compatible_brands"))
+    is_avif = brand == "avif" or (brand == "mif1" and "avif" in others)
+    return "avif" if is_avif else container.format.name
 
 
 def colour_of(path: str) -> Colour | None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from filters.letterbox import MeasureLetterbox
 from filters.overlay_text import MeasureOverlayText
 from filters.picture_hash import HashPictures
+from manifests.errors import MediaError
 from pipelines.measure import read_clip
 
 
@@ -82,7 +83,8 @@ def test_black_borders_are_told_by_side(shots, bars):
 
 def test_a_dark_clip_has_no_borders(shots):
     dark = dataclasses.replace(shots[0], bgr=[np.full_like(b, 8) for b in shots[0].bgr])
-    assert MeasureLetterbox()(dark) == {}  # null: there is no picture that a bar could frame
+    with pytest.raises(MediaError, match="too dark to tell borders"):  # null with an issue: nothing that a bar could frame
+        MeasureLetterbox()(dark)
     night = [cv2.convertScaleAbs(b, alpha=0.3) for b in shots[0].bgr]
     assert max(MeasureLetterbox()(dataclasses.replace(shots[0], bgr=night)).values()) < 0.02
 
