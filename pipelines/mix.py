@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +60,7 @@ class Config:
     output: str
     """Folder below which the mixed samples manifest is written."""
     stage: str
-    """I, IIa, IIb, IIIa or IIIb (Table 2), or even (every sample equally often)."""
+    """I, IIa, IIb, IIIa or IIIb (Table 2), even (every sample equally often), or propagation (vi2v alone)."""
     weight: tuple[str, ...] = ()
     """NAME=W: weight of a data set inside its group, in the units of Table 1; 0 leaves it out."""
     rights: str = "any"
@@ -110,7 +110,7 @@ class Config:
                 raise ConfigError(f"--weight {text}: write NAME=W, e.g. --weight pico-banana-400k=2")
             if not 0 <= overrides[name] < math.inf:
                 raise ConfigError(f"--weight {text}: a weight is a finite number, 0 or more")
-        return Mixture(name=base.name, groups=base.groups, decayed=base.decayed, overrides=overrides)
+        return replace(base, overrides=overrides)
 
 
 @dataclass
@@ -266,7 +266,7 @@ def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dic
               "mean. Cut the stage with --snapshots, e.g. --snapshots 8")
     if missing := [f"{g} {w:g}" for g, w in blend.groups.items() if g not in there]:
         print(f"warning: nothing is there of {', '.join(missing)}; the rest takes their shares")
-    for name in sorted(blend.overrides or {}) if blend.groups else ():
+    for name in sorted(blend.overrides or {}):
         if reason := _no_effect(name, blend, amounts):
             print(f"warning: --weight {name} has no effect: {reason}")
     for key in sorted(amounts):
@@ -276,6 +276,10 @@ def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dic
 def _no_effect(name: str, blend: Mixture, amounts: dict[Key, Amount]) -> str:
     """Why a weight inside its group changes nothing; empty where it does."""
     groups = {group_of(*key) for key in amounts if key[0] == name}
+    if blend.tasks and not any(other == name and task in blend.tasks for other, task in amounts):
+        return f"stage {blend.name} draws only {', '.join(blend.tasks)}"
+    if not blend.groups:
+        return ""
     if not groups & set(blend.groups):
         return f"stage {blend.name} draws nothing of {', '.join(sorted(groups))}"
     alone = all(other == name for other, task in amounts if group_of(other, task) in groups)

@@ -427,6 +427,8 @@ def test_what_a_mixture_does_not_draw_and_what_has_no_effect_is_told(bernini, sa
     assert code == 0 and "--weight video-pairs has no effect: it is all there is of V.P., whose share the stage sets" in out
     assert "--weight vace-hq has no effect: it is all there is of V2V" in out
     assert "no effect" not in bernini(*call, "--stage", "even", "--weight", "video-pairs=3")[1]
+    code, _, err = bernini(*call, "--stage", "propagation")  # none of the samples is a task of it
+    assert code == 2 and "mixture propagation gives no weight to any of the data sets" in err
 
 
 def test_the_steps_that_are_advised_do_not_repeat_too_often(bernini, samples, tmp_path):
