@@ -28,7 +28,7 @@ from manifests import storage
 from manifests.errors import ConfigError, ManifestError
 from manifests.manifest import Manifest, live
 
-from .checks import at_least
+from .checks import at_least, model_files
 from .ingest import fingerprint, list_videos
 from .place import Place
 from .run import ENGINES, Guard, TableSource, finish, require_accepted
@@ -204,12 +204,14 @@ def apply_rules_where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
 
 
 def stops(*, may_be_empty: Collection[str] = (), hint: Callable[[str, Manifest], str] = lambda name, manifest: ""):
-    """Decorator of a recipe's `run_steps`, a generator of `(name, manifest)`: `RunStopped` after the first stop that
-    accepted no row, with the `hint` for it. Stops in `may_be_empty` (by the first word of their name) may be."""
+    """Decorator of a recipe's `run_steps`, a generator of `(name, manifest)`: `ConfigError` at once where the file of
+    a model does not exist, and `RunStopped` after the first stop that accepted no row, with the `hint` for it. Stops in
+    `may_be_empty` (by the first word of their name) may be."""
 
     def decorate(steps: Callable[[RunConfig], Iterator[tuple[str, Manifest]]]):
         @wraps(steps)
         def run_steps(config: RunConfig) -> Iterator[tuple[str, Manifest]]:
+            model_files(config)
             for name, manifest in steps(config):
                 yield name, manifest
                 if name.split(" ")[0] not in may_be_empty:
