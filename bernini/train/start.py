@@ -121,7 +121,8 @@ def reading(plan: Plan, found: dict[str, nn.Module | None]) -> Reading:
     needs = Needs(planner=planner is not None, renderer=renderer is not None, experts=plan.experts,
                   text_width=renderer.config.text_dim if renderer is not None else 0,
                   latent_channels=renderer.config.in_channels if renderer is not None else 16,
-                  vit_width=planner.vit_decoder.net.input_proj.in_features if planner is not None else 0)  # fmt: skip
+                  vit_width=planner.vit_decoder.net.input_proj.in_features if planner is not None else 0,
+                  merge=planner.special.merge if planner is not None else 2)  # fmt: skip
     return Reading(needs=needs, tokenize=tokenize, special=planner.special if planner is not None else None)
 
 
