@@ -81,6 +81,9 @@ class Trainer:
         """From the newest checkpoint, or from the start, to the last step."""
         self._resume()
         first, config = self.world.is_first, self.config
+        if first and self.step >= config.steps:
+            self.say(f"nothing is left to train: the run is at step {self.step} of --steps {config.steps}; give a "
+                     "larger --steps to go on")  # fmt: skip
         self.output.mkdir(parents=True, exist_ok=True)
         writer = Writer(self.output, resumed_at=self.step, tensorboard=config.tensorboard, wandb=config.wandb,
                         config=asdict(config)) if first else None  # fmt: skip

@@ -159,6 +159,7 @@ def build(plan: Plan, world: World, *, say: Callable[[str], None] = print) -> Tr
     """A trainer with its data, ready to run."""
     config = plan.config
     loader = open_loader(plan, world)  # data first: its mistakes cost no loading of weights
+    _make(Path(config.output))
     found = modules(plan)
     how = reading(plan, found)
     model = TrainModel(found["planner"], found["high"], found["low"], config.weights,
@@ -171,5 +172,11 @@ def build(plan: Plan, world: World, *, say: Callable[[str], None] = print) -> Tr
 
         read_batch(config.sample_cases)  # a file that cannot be read is refused now
         sample = Sampler(plan.model, str(world.device), say)
-    Path(config.output).mkdir(parents=True, exist_ok=True)
     return Trainer(config, model, loader, how, world, say=say, sample=sample)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {folder} cannot be made ({error}); name another folder") from None
