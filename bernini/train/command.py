@@ -118,6 +118,8 @@ def run(config: TrainConfig) -> None:
             dry_run(what, world)
         return
     trainer = build(what, world, say=say)
+    for note in mixture_notes(trainer.loader):
+        say(note)
     say(trained_table({n: getattr(trainer.model, n) for n in ("planner", "high", "low")}))
     trainer.run()
     if config.export and world.is_first:
@@ -143,6 +145,13 @@ def dry_run(what, world) -> None:
     print("\n" + trained_table(modules(what)) + "\n")
     for progress in (0.0, LAST) if config.mixture == "IIa" else (0.0,):
         print(mixture_table(loader, progress, config))
+    for note in mixture_notes(loader):
+        print(note)
+
+
+def mixture_notes(loader) -> list[str]:
+    """Groups of the mixture without data, and data sets without weight: neither is drawn."""
+    return loader.config.mix.notes(loader.dataset.counts)
 
 
 def mixture_table(loader, progress: float, config: TrainConfig) -> str:

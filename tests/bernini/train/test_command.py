@@ -191,6 +191,18 @@ def test_a_dry_run_shows_what_the_run_would_skip(train):
     assert code == 0 and "of edits have more than 40 tokens and will be skipped: raise --tokens" in out, err
 
 
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_data_and_entries_of_the_mixture_that_are_never_drawn_are_told(bernini, tiny, tmp_path, words):
+    data = write_latents(tmp_path, {("video-pairs", "v2v"): 4, ("edits", "v2v"): 4}, widths=(64, 32),
+                         encoders=encoders(tiny("diffusers"))).path
+    call = ("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *SMALL, "--steps", "1")
+    code, out, err = bernini(*call, "--mixture", "IIb", *words)
+    assert code == 0, err
+    assert "no data for T2I (20), T2V (30), I2I (40), I2V (3.5), IV2V (3.2); their share goes to the others" in out
+    assert "mixture IIb: video-pairs (v2v) has weight 0: it is never drawn" in out and "edits (v2v) has weight" not in out
+    assert "never drawn" not in bernini(*call, *words)[1]  # even: all is drawn
+
+
 def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, tmp_path):
     data = write_latents(tmp_path, {("video-pairs", "v2v"): 4}, widths=(64, 32), encoders=encoders(tiny("diffusers"))).path
     code, out, err = bernini("train", "--model", tiny("diffusers"), "--data", data, *SMALL, "--stage", "IIa", "--mixture", "IIa",
