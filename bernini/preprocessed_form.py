@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from bernini.encode import Encoders, EncodeSettings, prompt_of
+from bernini.encode import Encoders, EncodeSettings, renderer_prompt
 from bernini.encode_samples import bits
 from bernini.encoder_parts import fingerprints, part
 from bernini.layouts import ModelFolder, open_model
-from bernini.text import positive_text
+from bernini.text import MAX_TOKENS, positive_text
 from bernini.train.dataset import Encoded, write_index
 from bernini.train.example import wrong_latent, wrong_vit
 from manifests import storage
@@ -227,9 +227,12 @@ class _Reader:
                 features += tensors
         if any(left.values()):
             raise MediaError("there are more features than media messages")
-        texts = {"text": positive_text(self.task, prompt_of(messages)), "empty_text": positive_text(self.task, "")}
+        prompt = renderer_prompt(messages, self.task, planned=self._vit is not None)
+        texts = {"text": positive_text(self.task, prompt), "empty_text": positive_text(self.task, "")}
         entries = [self._text(name, text) for name, text in texts.items()]
-        return {"inputs": json.dumps(messages, ensure_ascii=False), "visuals": visuals, "features": entries,
+        lost = self.encoders.cut(texts["text"]) if entries[0]["shape"][0] == MAX_TOKENS else None
+        return {"inputs": json.dumps(messages, ensure_ascii=False), "issues": [lost] if lost else [],
+                "visuals": visuals, "features": entries,
                 "num_text_tokens": entries[0]["shape"][0], "num_empty_text_tokens": entries[1]["shape"][0],
                 "num_planner_text_tokens": self.encoders.num_planner_tokens({**row, "task": self.task})}, features
 

@@ -126,11 +126,11 @@ def reading(plan: Plan, found: dict[str, nn.Module | None]) -> Reading:
     return Reading(needs=needs, tokenize=tokenize, special=planner.special if planner is not None else None)
 
 
-def open_loader(plan: Plan, world: World) -> Loader:
+def open_loader(plan: Plan, world: World, say: Callable[[str], None] = print) -> Loader:
     """The stream of packs of this process, from latents or from raw samples."""
     config = plan.config
     dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
-                      expects=fingerprints(plan.model, plan.features))  # fmt: skip
+                      expects=fingerprints(plan.model, plan.features), say=say)  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
     draws = DrawSettings(recipe=config.noise_recipe, interval=plan.experts[0][1:] if one_of_two else (0.0, 1.0),
                          drop_text=config.drop_text, drop_images=config.drop_images,
@@ -158,7 +158,7 @@ def _encoders(plan: Plan, world: World):
 def build(plan: Plan, world: World, *, say: Callable[[str], None] = print) -> Trainer:
     """A trainer with its data, ready to run."""
     config = plan.config
-    loader = open_loader(plan, world)  # data first: its mistakes cost no loading of weights
+    loader = open_loader(plan, world, say)  # data first: its mistakes cost no loading of weights
     _make(Path(config.output))
     found = modules(plan)
     how = reading(plan, found)
