@@ -97,6 +97,16 @@ class Mixture:
     def _takes(self, key: tuple[str, str]) -> bool:
         return not self.tasks or key[1] in self.tasks
 
+    def notes(self, counts: Mapping[tuple[str, str], int]) -> list[str]:
+        """What of the data and of the mixture has no part in the other, one line each; nothing where all has."""
+        weights, lines = self.weights(counts), []
+        drawn = {group_of(*key) for key, weight in weights.items() if weight > 0}
+        if empty := [f"{g} ({w:g})" for g, w in self.groups.items() if w and g not in drawn]:
+            lines.append(f"mixture {self.name}: no data for {', '.join(empty)}; their share goes to the others")
+        lines += [f"mixture {self.name}: {name} ({task}) has weight 0: it is never drawn" for name, task in counts
+                  if counts[name, task] and not weights.get((name, task))]
+        return lines
+
     def _members(self, counts: Mapping[tuple[str, str], int]) -> dict[str, dict[tuple[str, str], float]]:
         """Group -> data set -> weight inside the group."""
         groups: dict[str, dict[tuple[str, str], float]] = {}
