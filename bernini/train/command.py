@@ -15,7 +15,8 @@ from manifests.errors import ConfigError
 
 DESCRIPTION = """Train planner and renderer on manifests of latents (bernini encode) or raw samples.
 
-Stages (paper, section 4.1): I planner; IIa, IIb renderer; IIIa, IIIb both together. Each sets the
+Stages (paper, section 4.1): I planner; IIa, IIb renderer; IIIa, IIIb both together;
+propagation is IIb on edited first frames alone. Each sets the
 defaults below; any flag changes them. A second start with the same --output resumes, bit for bit.
 
   bernini train --stage IIb --model MODEL --data OUT/latents/encode-1a2b --dry-run

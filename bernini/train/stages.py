@@ -5,6 +5,8 @@
     IIb    the same without pair data
     IIIa   planner and renderer together; the renderer is shown text, sources and unmasked target tokens
     IIIb   the same with reasoning data
+    propagation
+           as IIb, on clips with an edited first frame alone: the model that makes more data (section 3.3)
 
 Everything that the stage does not train stays frozen: text encoder, autoencoder and vision tower
 always (their features are computed before training), the planner in II, the renderer in I.
@@ -34,7 +36,7 @@ class TrainConfig:
     """Settings of one run; the stage gives the defaults."""
 
     stage: str = "IIb"
-    """I, IIa, IIb, IIIa or IIIb."""
+    """I, IIa, IIb, IIIa, IIIb or propagation."""
     data: tuple[str, ...] = ()
     """Manifests of samples or latents."""
     model: str = ""
@@ -216,6 +218,7 @@ STAGES = {
     "IIb": _stage("IIb", 0.9999),
     "IIIa": _stage("IIIa", 0.9995, planner=True),
     "IIIb": _stage("IIIb", 0.999, planner=True),
+    "propagation": _stage("propagation", 0.9999),
 }
 
 

@@ -16,7 +16,7 @@ from bernini.train.ema import Average
 from bernini.train.flops import TRAINING
 from bernini.train.stages import STAGES, freeze, preset, trained_table
 from manifests.errors import ConfigError, RunStopped
-from manifests.mixtures import TABLE_2
+from manifests.mixtures import MIXTURES, TABLE_2
 from tests.bernini.train.conftest import pack
 from tests.bernini.train.tiny_run import MemoryLoader, config_of, trainer_of
 
@@ -25,8 +25,9 @@ def test_the_stages_are_those_of_table_2():
     rows = {n: (s.planner, s.experts, s.ema_decay, s.lr, s.mixture) for n, s in STAGES.items()}
     assert rows == {"I": (True, "none", 0.999, 1e-5, "I"), "IIa": (False, "both", 0.9995, 1e-5, "IIa"),
                     "IIb": (False, "both", 0.9999, 1e-5, "IIb"), "IIIa": (True, "both", 0.9995, 1e-5, "IIIa"),
-                    "IIIb": (True, "both", 0.999, 1e-5, "IIIb")}
-    assert set(STAGES) == set(TABLE_2)
+                    "IIIb": (True, "both", 0.999, 1e-5, "IIIb"),
+                    "propagation": (False, "both", 0.9999, 1e-5, "propagation")}
+    assert set(STAGES) == {*TABLE_2, "propagation"} == set(MIXTURES)  # section 3.3: a model that makes data
     weights = STAGES["IIIa"].weights
     assert (weights.text, weights.visual, weights.dit) == (0.2, 1.0, 1.0)
     assert (STAGES["I"].weights.dit, STAGES["IIb"].weights.visual) == (0.0, 0.0)
