@@ -97,7 +97,8 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
         if expert is not None:
             world.sequence.check_heads(expert.config.num_attention_heads, "the renderer")
     if model.planner is not None:
-        world.sequence.check_heads(model.planner.language.config.num_attention_heads, "the planner")
+        config = model.planner.language.config
+        world.sequence.check_heads(config.num_attention_heads, "the planner", config.num_key_value_heads)
     if world.size == 1:
         return model
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
