@@ -101,7 +101,7 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
         world.sequence.check_heads(config.num_attention_heads, "the planner", config.num_key_value_heads)
     if world.size == 1:
         return model
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     precision = MixedPrecisionPolicy(
@@ -109,6 +109,8 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
         cast_forward_inputs=False)  # fmt: skip
     for block in _units(model):
         fully_shard(block, mesh=mesh, mp_policy=precision)
+    if model.planner is not None:
+        register_fsdp_forward_method(model.planner.vit_decoder.net, "errors")
     fully_shard(model, mesh=mesh, mp_policy=precision)
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bernini.tiny import _planner_tokenizer, tiny_planner, tiny_renderer
+from bernini.train import decoding
 from bernini.train.losses import LossWeights, TrainModel
 from bernini.train.passes import PassOptions
 from bernini.train.prepare import Needs, prepare
@@ -58,6 +59,42 @@ def test_recomputing_and_offloading_change_no_gradient(activations):
     kept = gradients(model_of("joint"), [batch])
     other = gradients(model_of("joint", PassOptions(activations)), [batch])
     assert all(torch.equal(kept[n], other[n]) for n in kept)
+
+
+@pytest.mark.parametrize("rows", [1, 6, 14])  # of a run: less than a token, three tokens, seven
+def test_the_decoders_runs_of_rows_change_no_gradient(rows, monkeypatch):
+    batch = batch_of(pack(("vr2v", "i2i", "cot")), "joint")
+    whole = gradients(model_of("joint"), [batch])
+    monkeypatch.setattr(decoding, "ROWS", rows)
+    apart = {a: gradients(model_of("joint", PassOptions(a)), [batch]) for a in ("keep", "recompute", "offload")}
+    assert max(float((whole[n] - apart["keep"][n]).abs().max()) for n in whole) <= 1e-10
+    for activations in ("recompute", "offload"):
+        assert all(torch.equal(apart["keep"][n], apart[activations][n]) for n in whole)
+
+
+def held_bytes(activations: str, noises: int) -> int:
+    """What the forward pass leaves for the backward pass, weights and the batch itself aside."""
+    model, batch = model_of("planner", PassOptions(activations)), batch_of(pack(("t2v", "v2v", "vr2v")), "planner", noises)
+    given = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    for target in (d.target for d in batch.documents):
+        given |= {t.untyped_storage().data_ptr() for t in (target.clean, target.noise, target.sigma)}
+    sizes, alive = {}, []
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # else its address could be given again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.total(model(batch))
+    return sum(sizes.values())
+
+
+def test_more_noises_a_token_leave_nothing_more_for_the_backward_pass():
+    assert held_bytes("keep", 16) > held_bytes("keep", 1) + 2_000_000
+    assert all(held_bytes(a, 16) == held_bytes(a, 1) for a in ("recompute", "offload"))
 
 
 @torch.no_grad()
