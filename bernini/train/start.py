@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bernini.config import HeadsConfig
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import ModelFolder, open_model
 from bernini.memory import available
 from bernini.renderer.attention import kernel
-from bernini.train.budget import Network, TrainEstimate, check
+from bernini.train.budget import Decoder, Network, TrainEstimate, check
 from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset
 from bernini.train.draws import DrawSettings
@@ -81,8 +82,11 @@ def _network(config: TrainConfig, model: ModelFolder, name: str) -> Network:
         text = part.config["mllm"].get("text_config", part.config["mllm"])
         layers, width, ffn = text["num_hidden_layers"], text["hidden_size"], text["intermediate_size"]
         seen = sum(e.num_values for k, e in part.entries.items() if ".visual." in k)  # dropped before training
+        heads = HeadsConfig.of(part.config, width)
+        decoder = Decoder(width=heads.decoder_width, depth=heads.decoder_depth, vit=heads.vit_dim)
         return Network(name=name, num_weights=part.num_values - seen, num_trained=part.num_values - seen,
-                       layers=layers, width=width, ffn=ffn)  # fmt: skip
+                       layers=layers, width=width, ffn=ffn,
+                       decoder=decoder if config.weights.visual else None)  # fmt: skip
     c = part.config
     width = c["num_attention_heads"] * c["attention_head_dim"]
     per_layer = config.lora_rank * (16 * width + 2 * (width + c["ffn_dim"]))  # eight square and two wide linears
