@@ -69,6 +69,10 @@ class TrainConfig:
     """Probability that it loses its reference images."""
     drop_videos: float = 0.1
     """Probability that it loses its source videos."""
+    drop_vit: float = 0.1
+    """Probability that the planner does not see the sources, in joint training (no published number; as the others)."""
+    drop_plan: float = 0.1
+    """Probability that the renderer is not shown the planned target, in joint training (no published number)."""
 
     steps: int = 100_000
     """Optimiser steps in all."""

@@ -135,9 +135,11 @@ def open_loader(plan: Plan, world: World) -> Loader:
     dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
                       expects=fingerprints(plan.model, plan.features))  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
+    joint = config.planner and plan.experts  # the planner conditions the renderer
     draws = DrawSettings(recipe=config.noise_recipe, interval=plan.experts[0][1:] if one_of_two else (0.0, 1.0),
                          drop_text=config.drop_text, drop_images=config.drop_images,
-                         drop_videos=config.drop_videos)  # fmt: skip
+                         drop_videos=config.drop_videos, drop_vit=config.drop_vit if joint else 0.0,
+                         drop_plan=config.drop_plan if joint else 0.0)  # fmt: skip
     settings = LoaderConfig(mixture=config.mixture or config.stage, token_budget=config.tokens, draws=draws,
                             total_steps=config.steps * config.accumulate, seed=config.seed,
                             max_samples=config.max_samples or None)  # fmt: skip

@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
+from bernini.train.parallel import World
+from bernini.train.stages import preset
+from bernini.train.start import open_loader, plan
 from bernini.weights import read_tensors
 from tests.bernini.train.latents import write_latents
 
@@ -56,7 +59,7 @@ def weights_of(model: Path, part: str) -> dict[str, torch.Tensor]:
 def test_help_teaches(bernini):
     code, out, _ = bernini("train", "--help")
     assert code == 0
-    assert "--stage IIb" in out and "torchrun --nproc-per-node 8" in out and "--lora-rank" in out and "bernini generate" in out
+    assert "--stage IIb" in out and "torchrun --nproc-per-node 8" in out and "--lora-rank" in out and "--drop-plan" in out and "bernini generate" in out
 
 
 def test_a_dry_run_says_what_would_happen_and_trains_nothing(train, tmp_path):
@@ -67,6 +70,13 @@ def test_a_dry_run_says_what_would_happen_and_trains_nothing(train, tmp_path):
     row = next(line.split() for line in out.splitlines() if line.startswith("edits"))
     assert row[:4] == ["edits", "v2v", "12", "50.0%"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage, expected", [("I", (0.0, 0.0)), ("IIb", (0.0, 0.0)), ("IIIa", (0.1, 0.3))])
+def test_the_plan_is_dropped_only_where_it_conditions_the_renderer(tiny, latents, stage, expected):
+    config = preset(stage, model=str(tiny("full")), data=(latents("full"),), mixture="even", drop_plan=0.3)
+    draws = open_loader(plan(config, World()), World()).config.draws
+    assert (draws.drop_vit, draws.drop_plan) == expected
 
 
 def test_joint_training_logs_and_its_export_generates(train, bernini, tiny, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bernini.planner.masks import TARGET
 from bernini.tiny import _planner_tokenizer, tiny_planner, tiny_renderer
 from bernini.train import decoding
 from bernini.train.losses import LossWeights, TrainModel
@@ -166,6 +167,30 @@ def test_dropped_conditions_are_gone_and_ids_start_at_one_again():
     assert torch.equal(batch.items[0].text.float(), whole.examples[0].empty_embedding)
     assert len(batch.documents[0].features) == 2
     assert "make it" not in _planner_tokenizer().decode(batch.documents[0].chat.ids)
+
+
+def test_the_branches_of_guidance_are_trained():
+    """Spec 4.2: prompt and sources without plan; sources in the renderer alone; nothing at all."""
+    said = _planner_tokenizer()
+    model, latents = model_of("joint"), 3  # a video and two images
+    for flags, num_seen, num_sources in (({"drop_plan": True}, 3, latents), ({"drop_vit": True, "drop_text": True}, 0, latents),
+                                         ({"drop_plan": True, "drop_text": True, "drop_images": True, "drop_videos": True}, 0, 0)):
+        batch = batch_of(pack(("vr2v",), **flags), "joint")
+        document, item = batch.documents[0], batch.items[0]
+        assert len(document.features) == num_seen and len(item.sources) == num_sources
+        assert ("make it" in said.decode(document.chat.ids)) == ("drop_text" not in flags)
+        kinds = document.chat.token_type
+        assert not (kinds[document.shown] == TARGET).any() and len(document.shown) == int((kinds != TARGET).sum())
+        before = dit_loss(model, batch)
+        document.target.clean += 1.0  # nothing of the target reaches the renderer
+        assert dit_loss(model, batch) == before
+        assert float(model(batch)["visual"].detach().sum()) > 0  # it is planned all the same
+
+
+def test_without_sources_only_the_plan_itself_can_be_dropped():
+    shown = [len(batch_of(pack(("t2v",), **flags), "joint").documents[0].shown)
+             for flags in ({}, {"drop_vit": True}, {"drop_plan": True})]
+    assert shown[0] == shown[1] > shown[2]
 
 
 def bad_visual(which: str, value):
