@@ -24,6 +24,7 @@ from torch import Tensor
 from bernini.flow import shift_sigmas
 from bernini.planner.chat import Chat, Run, Special, Visual, build, runs
 from bernini.prompts import clean_prompt
+from bernini.train.cost import num_masked
 from bernini.train.example import Draws, Example
 
 Tokenize = Callable[[str], list[int]]
@@ -180,7 +181,7 @@ def mask(clean: Tensor, draws: Draws, num_noises: int) -> Target:
     ones have levels of their own, uniform before the shift.
     """
     count = len(clean)
-    hidden = min(count, max(1, round(draws.mask_ratio * count)))
+    hidden = num_masked(count, draws.mask_ratio)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(draws.mask_seed))
     masked, visible = order[:hidden].sort().values, order[hidden:].sort().values
     generator = torch.Generator().manual_seed(draws.vit_noise_seed)

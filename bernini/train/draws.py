@@ -106,10 +106,15 @@ def draw(settings: DrawSettings, seed: int, epoch: str | int, sample_id: str, ta
     sigma, timestep = noise_level(settings, task, u("sigma"))
     return Draws(
         sigma=sigma, timestep=timestep, noise_seed=generator_seed("noise"),
-        mask_ratio=beta_quantile(u("mask"), *MASK_BETA[TASKS[task].group]), mask_seed=generator_seed("mask order"),
+        mask_ratio=mask_ratio(seed, epoch, sample_id, task), mask_seed=generator_seed("mask order"),
         vit_sigma=float(shift_sigmas(u("vit sigma"), DECODER_SHIFT)), vit_noise_seed=generator_seed("vit noise"),
         **{f"drop_{name}": dropped for name, dropped in drops(settings, seed, epoch, sample_id).items()},
     )
+
+
+def mask_ratio(seed: int, epoch: str | int, sample_id: str, task: str) -> float:
+    """Share of the planned target that is masked (Table 3)."""
+    return beta_quantile(uniform(seed, epoch, sample_id, "mask"), *MASK_BETA[TASKS[task].group])
 
 
 def noise_level(settings: DrawSettings, task: str, p: float) -> tuple[float, float]:

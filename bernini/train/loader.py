@@ -97,8 +97,7 @@ class Loader:
             entry, example, tried = self._stand_in(entries[0])
             good, skipped = [(entry, example)], (*skipped, *tried)
         draws = [draw(self.config.draws, self.config.seed, e.key, x.sample_id, x.task) for e, x in good]
-        tokens = [self.dataset.tokens(e.index).dropped(text=d.drop_text, images=d.drop_images, videos=d.drop_videos)
-                  for (e, _), d in zip(good, draws, strict=True)]
+        tokens = [self._windows.drawn(e) for e, _ in good]
         return Pack(examples=tuple(x for _, x in good), draws=tuple(draws), skipped=skipped,
                     num_tokens=sum(map(self.cost.num_tokens, tokens)), flops=sum(map(self.cost.flops, tokens)),
                     epoch=max(e.epoch for e, _ in good))

@@ -16,7 +16,7 @@ import numpy as np
 
 from bernini.train.cost import CostModel, ExampleTokens
 from bernini.train.dataset import Dataset
-from bernini.train.draws import DrawSettings, drops, uniform, words
+from bernini.train.draws import DrawSettings, drops, mask_ratio, uniform, words
 from bernini.train.packing import Item, num_rounds, pack
 from manifests.errors import ConfigError, ManifestError, MediaError
 from manifests.mixtures import Mixture, mixture
@@ -162,15 +162,22 @@ class Windows:
     def tokens(self, entry: Entry, budget: int) -> ExampleTokens | str:
         """What is left of a sample after its conditions were dropped, or why it cannot be used."""
         try:
-            tokens = self.dataset.tokens(entry.index)
+            tokens = self.drawn(entry)
         except MediaError as error:
             return str(error)
-        sample_id = self.dataset.ids[entry.index].as_py()
-        tokens = tokens.dropped(**drops(self.config.draws, self.config.seed, entry.key, sample_id))
         num = self.cost.num_tokens(tokens)
+        if not num:
+            return "nothing in it is trained in this stage: no visual to generate, and no text to learn for a planner"
         if num > budget:
             return f"has {num:,} tokens, the budget of a pack is {budget:,}: raise --tokens"
         return tokens
+
+    def drawn(self, entry: Entry) -> ExampleTokens:
+        """Tokens of a sample as its draws leave them. Raises `MediaError` where they cannot be told."""
+        tokens = self.dataset.tokens(entry.index)
+        key = self.config.seed, entry.key, self.dataset.ids[entry.index].as_py()
+        tokens = tokens.dropped(**drops(self.config.draws, *key))
+        return tokens.hiding(mask_ratio(*key, self.dataset.tasks[entry.index].as_py()))
 
     def _check_mixture(self) -> None:
         names = {name for name, _ in self.dataset.members}

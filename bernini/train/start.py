@@ -143,7 +143,7 @@ def open_loader(plan: Plan, world: World) -> Loader:
     settings = LoaderConfig(mixture=config.mixture or config.stage, token_budget=config.tokens, draws=draws,
                             total_steps=config.steps * config.accumulate, seed=config.seed,
                             max_samples=config.max_samples or None)  # fmt: skip
-    cost = CostModel.of(plan.model, plan.features)
+    cost = CostModel.of(plan.model, plan.features, config.vit_noises if config.weights.visual else 0)
     return Loader(dataset, settings, cost, rank=world.data_rank, world=world.data_size, num_workers=config.workers)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from bernini.train.cost import CostModel
+from bernini.train.cost import ASK_TOKENS, CostModel
 from bernini.train.dataset import Dataset, write_index
 from bernini.train.draws import DrawSettings
 from bernini.train.loader import Loader, LoaderConfig
@@ -147,6 +148,47 @@ def test_packs_keep_the_budget_and_say_what_they_cost(dataset):
     for pack in take(make(dataset, token_budget=150, draws=KEEP), 20):
         tokens = sum(sum(v.latent.shape[2] * 4 + len(v.vit) for v in e.visuals) + 5 + 6 for e in pack.examples)
         assert pack.num_tokens == tokens <= 150 and pack.flops > 0
+
+
+RENDERER = CostModel(renderer_layers=2, renderer_width=48, renderer_ffn=64, context=8)
+KINDS = {("questions", "understanding"): 20, ("edits", "v2v"): 20, ("reasoning-text", "v2v"): 20}
+
+
+def test_a_pack_holds_the_tokens_of_what_runs(tmp_path):
+    """An understanding sample fills no room of the renderer; one with reasoning has two documents."""
+    packs = take(make(Dataset([write_latents(tmp_path, KINDS)], needs=NEEDS), token_budget=300, draws=KEEP), 30)
+    assert {e.source_name for p in packs for e in p.examples} == {n for n, _ in KINDS}
+    for pack in packs:
+        tokens = 0
+        for e in pack.examples:
+            seen, latent = [len(v.vit) for v in e.visuals], sum(v.latent.shape[2] * 4 for v in e.visuals)
+            tokens += {"questions": seen[0] + 6,  # 6: all its texts in the planner's tokens
+                       "edits": latent + 5 + sum(seen) + 6,
+                       # "prompt 1" and "because" share the 6; what was reasoned is the prompt of the plan
+                       "reasoning-text": latent + 5 + sum(seen) + 3 + seen[0] + 6 + ASK_TOKENS}[e.source_name]
+        assert pack.num_tokens == tokens <= 300
+
+
+def test_more_masked_tokens_cost_more(tmp_path):
+    dataset = Dataset([write_latents(tmp_path, {("edits", "v2v"): 4}, frames=(2, 3))], needs=NEEDS)
+    cost = replace(COST, decoder_depth=2, decoder_width=48, vit_width=8, vit_noises=16)
+    loader = Loader(dataset, LoaderConfig(token_budget=400, max_samples=1, draws=KEEP), cost, num_workers=0)
+    found = sorted((max(1, round(p.draws[0].mask_ratio * 8)), p.flops) for p in take(loader, 40))
+    steps = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(found) if b[0] > a[0]]
+    assert steps and all(s > 0.9 * cost.decoder_flops(16) for s in steps)  # the renderer is shown one token fewer
+
+
+def test_without_a_planner_samples_that_only_teach_words_are_named(tmp_path):
+    m = write_latents(tmp_path, KINDS)
+    loader = Loader(Dataset([m], needs=("latent", "text")), LoaderConfig(token_budget=200, window=8), RENDERER, num_workers=0)
+    packs = take(loader, 30)
+    assert {e.source_name for p in packs for e in p.examples} == {"edits", "reasoning-text"}
+    told = [line for p in packs for line in p.skipped]
+    assert told and all("nothing in it is trained in this stage" in line for line in told)
+    write_latents(tmp_path, {("questions", "understanding"): 5}, name="b")
+    alone = Dataset([str(tmp_path / "latents" / "encode-b")], needs=("latent", "text"))
+    with pytest.raises(ManifestError, match="samples in a row cannot be used, .* nothing in it is trained"):
+        next(iter(Loader(alone, LoaderConfig(), RENDERER, num_workers=0)))
 
 
 def test_max_samples_bounds_a_pack(dataset):
