@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset
 from bernini.train.draws import draw
@@ -103,18 +105,24 @@ class Loader:
                     epoch=max(e.epoch for e, _ in good))
 
     def _stand_in(self, entry: Entry) -> tuple[Entry, Example, list[str]]:
-        """A pack is never empty, or its rank would let the others wait: the next good sample of the same epoch."""
+        """A pack is never empty, or its rank would let the others wait.
+
+        The next sample of the same epoch that can be read and fits the budget, which is all left to it.
+        """
         key = next(k for k, index in self.dataset.members.items() if entry.index in index)
         order = self._windows.order(key, entry.epoch)
         at, tried = next(i for i, (index, _) in enumerate(order) if index == entry.index), []
-        for i in range(1, MAX_STAND_INS + 1):
-            index, copy = order[(at + i) % len(order)]
+        for index, copy in np.roll(order, -at - 1, axis=0):
             other = Entry(int(index), entry.epoch, int(copy))
+            if isinstance(self._windows.tokens(other, self._shape.token_budget), str):
+                continue  # it is named where its own turn comes
             loaded = self._load(other)
             if not isinstance(loaded, str):
                 return other, loaded, tried
             tried.append(loaded)
-        raise ManifestError(f"{MAX_STAND_INS} samples of {key[0]} ({key[1]}) in a row cannot be read: {tried[-1]}")
+            if len(tried) == MAX_STAND_INS:
+                break
+        raise ManifestError(f"{len(tried)} samples of {key[0]} ({key[1]}) in a row cannot be read: {tried[-1]}")
 
     def mixture_table(self, progress: float = 0.0) -> list[dict]:
         """What is drawn, data set by data set (`Windows.mixture_table`)."""

@@ -17,7 +17,7 @@ from bernini.train.dataset import Dataset, write_index
 from bernini.train.draws import DrawSettings
 from bernini.train.loader import Loader, LoaderConfig
 from manifests.columns import set_column
-from manifests.errors import ConfigError, ManifestError
+from manifests.errors import ConfigError, ManifestError, MediaError
 from manifests.manifest import ManifestWriter
 from manifests.mixtures import Mixture
 from manifests.schema import STOPS
@@ -288,6 +288,29 @@ def test_a_pack_is_never_empty(tmp_path):
     m, bad = damaged(tmp_path, flip)
     for pack in take(make(Dataset([m], needs=NEEDS), max_samples=1), 30):
         assert len(pack.examples) == 1 and pack.examples[0].sample_id != bad
+
+
+def test_what_stands_in_for_unreadable_samples_keeps_the_budget(tmp_path):
+    m = write_latents(tmp_path, {("edits", "v2v"): 40}, frames=(1, 40))
+    dataset = Dataset([m], needs=NEEDS)
+    loader = make(dataset, token_budget=200, max_samples=1, draws=KEEP)
+    fit = sorted(dataset.ids[i].as_py() for i in range(40) if COST.num_tokens(dataset.tokens(i)) <= 200)
+    assert 3 < len(fit) < 30
+    read, bad = dataset.example, set(fit[: len(fit) // 2])
+
+    def example(i):
+        if dataset.ids[i].as_py() in bad:
+            raise MediaError("broken")
+        return read(i)
+
+    dataset.example = example
+    packs = take(loader, 60)
+    assert any("broken" in line for p in packs for line in p.skipped)
+    assert max(p.num_tokens for p in packs) <= 200
+    assert {e.sample_id for p in packs for e in p.examples} == set(fit) - bad
+    bad.update(fit)
+    with pytest.raises(ManifestError, match=r"samples of edits \(v2v\) in a row cannot be read: .*broken"):
+        take(loader, 2)
 
 
 def test_a_sample_larger_than_a_pack_is_named_once(tmp_path):
