@@ -25,6 +25,7 @@ from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset
 from bernini.train.draws import draw
 from bernini.train.example import Example, Pack
+from bernini.train.pace import Pace
 from bernini.train.sequence import Entry, LoaderConfig, Shape, State, Windows
 from manifests.errors import ConfigError, ManifestError, MediaError
 
@@ -48,7 +49,7 @@ class Loader:
         self.dataset, self.config, self.cost = dataset, config, cost
         self.rank, self.num_workers, self.prefetch = rank, num_workers, prefetch
         self._shape = Shape(world, config.token_budget, config.window, config.fill, config.max_samples)
-        self._state = State()
+        self._state = State(pace=config.pace)
         self._windows = Windows(dataset, config, cost)
 
     # The stream
@@ -135,10 +136,11 @@ class Loader:
         s = self._state
         return {"version": STATE_VERSION, "position": s.position, "cursors": [[*k, n] for k, n in s.cursors.items()],
                 "carry": [[e.index, e.epoch, e.copy] for e in s.carry], "round": s.round, "packs": s.packs,
-                "shape": asdict(self._shape), "seed": self.config.seed, "data": self.dataset.fingerprint}
+                "pace": asdict(s.pace) if s.pace else None, "shape": asdict(self._shape), "seed": self.config.seed,
+                "data": self.dataset.fingerprint}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on where `state` stands; also with another number of ranks, workers or another token budget."""
+        """Go on where `state` stands; also with another number of ranks, workers, steps or another token budget."""
         if state.get("version") != STATE_VERSION:
             raise ConfigError(f"the loader state has version {state.get('version')}, this code reads {STATE_VERSION}")
         if state["data"] != self.dataset.fingerprint:
@@ -146,13 +148,19 @@ class Loader:
                               "in the same order")
         if state["seed"] != self.config.seed:
             raise ConfigError(f"the loader state has seed {state['seed']}, this run has {self.config.seed}")
+        had = state.get("pace", asdict(self.config.pace) if self.config.pace else None)  # none in states of old
         loaded = State(state["position"], {(name, task): n for name, task, n in state["cursors"]},
-                        tuple(Entry(*e) for e in state["carry"]), state["round"], state["packs"])
-        shape = Shape(**state["shape"])
-        self._state = loaded if shape == self._shape or loaded.round == 0 else self._take_over(loaded, shape)
+                       tuple(Entry(*e) for e in state["carry"]), state["round"], state["packs"],
+                       Pace(**had) if had else None)
+        shape, pace = Shape(**state["shape"]), self.config.pace
+        if pace and loaded.pace:
+            pace = loaded.pace.then(loaded.packs, pace.total, pace.accumulate)
+        if loaded.round and (shape, loaded.pace) != (self._shape, pace):
+            loaded = self._take_over(loaded, shape)
+        self._state = replace(loaded, pace=pace)
 
     def _take_over(self, state: State, shape: Shape) -> State:
-        """The window was begun in another shape: what it had not handed out comes first."""
+        """The window was begun in another shape or pace: what it had not handed out comes first."""
         window = self._windows.window(state, shape)
         rest = [e for packs in window.rounds[state.round:] for entries in packs for e in entries]
         return replace(window.following, carry=(*rest, *window.following.carry), packs=state.packs)

@@ -141,7 +141,7 @@ def open_loader(plan: Plan, world: World) -> Loader:
                          drop_videos=config.drop_videos, drop_vit=config.drop_vit if joint else 0.0,
                          drop_plan=config.drop_plan if joint else 0.0)  # fmt: skip
     settings = LoaderConfig(mixture=config.mixture or config.stage, token_budget=config.tokens, draws=draws,
-                            total_steps=config.steps * config.accumulate, seed=config.seed,
+                            total_steps=config.steps, accumulate=config.accumulate, seed=config.seed,
                             max_samples=config.max_samples or None)  # fmt: skip
     cost = CostModel.of(plan.model, plan.features, config.vit_noises if config.weights.visual else 0)
     return Loader(dataset, settings, cost, rank=world.data_rank, world=world.data_size, num_workers=config.workers)
