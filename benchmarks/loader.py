@@ -368,9 +368,9 @@ def main() -> None:
         parts = [
             ("Balance over ranks", f"Largest against smallest rank by FLOPs, median of windows. Tokens of the mix: "
              f"mean {statistics.mean(mix):,.0f}, median {mix[10_000]:,}, 95 % {mix[19_000]:,}, most {mix[-1]:,}. "
-             "In the last two rows a sample costs what planner and ViT decoder (16 noises of each masked token) work on it, "
-             "or these and the renderer; its length are the tokens of all that runs. Stage IIIb: 20 % understanding, "
-             "20 % reasoning.",
+             "In the last two rows a sample costs what planner and ViT decoder (16 noises of each masked token) work "
+             "on it, or these and the renderer; its length are the tokens of all that runs. Stage IIIb: 20 % "
+             "understanding, 20 % reasoning.",
              balance(5 if quick else 11)),
             ("Packs of the loader under a token budget", "Fill 0.9; a round is what the ranks do at the same time.",
              budgets(2 if quick else 5)),

@@ -144,7 +144,7 @@ class CostModel:
                        "renderer_width": c["num_attention_heads"] * c["attention_head_dim"]}
         if "vit" in needs:
             whole = model.part("planner").config
-            c = whole["mllm"].get("text_config", whole["mllm"])
+            c = {**whole["mllm"], **whole["mllm"].get("text_config", {})}
             heads = HeadsConfig.of(whole, c["hidden_size"])
             head = c["hidden_size"] // c["num_attention_heads"]
             values |= {"planner_layers": c["num_hidden_layers"], "planner_width": c["hidden_size"],
