@@ -8,8 +8,9 @@ A window of the one sequence (`sequence`) is packed by cost from the table alone
 a rank then reads only its own samples. Workers are threads that read ahead: they change when
 something is read, never what.
 
-The state is a position, one counter a data set, and how much of the window was handed out. It fits
-any number of workers, and any number of ranks: what the old ranks had not handed out comes first.
+The state is a position, one counter a data set, how much of the window was handed out, and how far a
+mixture that changes has come. It fits any number of workers, of steps and of packs in one, and any
+number of ranks: what the old ranks had not handed out comes first.
 """
 
 from __future__ import annotations

@@ -208,6 +208,20 @@ def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, 
     assert code == 0 and "mixture IIa at 100% of the run" in out, err
 
 
+def test_other_packs_a_step_do_not_bring_pair_data_back(bernini, tiny, tmp_path):
+    data = write_latents(tmp_path, {("video-pairs", "v2v"): 8, ("edits", "v2v"): 8}, widths=(64, 32),
+                         encoders=encoders(tiny("diffusers"))).path
+    words = ("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *SMALL, "--stage", "IIa",
+             "--mixture", "IIa", "--steps", "4", "--save-every", "2")
+    assert bernini(*words)[0] == 0
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-00000004")
+    code, out, err = bernini(*words, "--accumulate", "2")
+    assert code == 0 and "changed since then: accumulate: 1 -> 2" in out, err
+    own = json.loads((tmp_path / "out" / "checkpoints" / "step-00000004" / "rank-00000.json").read_text())["loader"]
+    assert own["packs"] == 6  # two steps of one, two of two
+    assert own["pace"] == {"total": 4, "accumulate": 2, "packs": 2, "steps": 2.0, "progress": 0.5}
+
+
 @pytest.mark.parametrize("words, said", [
     (("--stage", "IV"), "no stage 'IV'; known: I, IIa, IIb, IIIa, IIIb"),
     (("--stage", "I"), "has no planner; known parts: high, low, text, vae"),
