@@ -26,5 +26,6 @@ ANNOTATORS = {
     "reasoning": "annotators.reasoning:WriteReasoning",                  # D11
     "frame-reasoning": "annotators.reasoning:ReasonEditedFrame",         # D12
     "judge": "annotators.judge:JudgeEdit",                               # evaluation, V2V
+    "judge-picture": "annotators.judge:JudgePictureEdit",                # D4: edited pictures
     "judge-reference": "annotators.judge:JudgeReferenceEdit",            # evaluation, RV2V
 }

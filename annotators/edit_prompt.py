@@ -11,15 +11,17 @@ that is nearest in words to one of the candidates, (b) the one that is farthest 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 
 from manifests import storage
 from manifests.columns import column, map_rows
 from manifests.errors import BackendError, ConfigError
-from manifests.ids import digest
+from manifests.ids import digest, draw_seed
 
 from .ask import NEUTRAL, Annotator, Question
 from .parsing import InvalidAnswer, obj, text
@@ -53,6 +55,11 @@ BUILT_IN = (  # written for this project; a real pool comes from users: --instru
     "add snow to the roofs", "make it night time", "add a hat to the person", "replace the dog with a cat",
     "make the room look abandoned", "give her a guitar instead of the bag", "make it look like winter",
 )
+# Words that any instruction may have: alike by them alone, two have nothing in common.
+IDLE = frozenset("""
+    a an and around as at be by can change everything for from give her him his i in into is it its like look make more
+    my of on one please put so some that the their them there thing this to turn version what where which with you your
+""".split())
 MIN_LIKENESS = 0.08  # cosine of hashed words below which a possible edit has nothing of a candidate
 
 
@@ -76,7 +83,8 @@ def read_pool(path: str) -> list[str]:
 
 
 class DrawCandidates:
-    """Pictures → `candidates`: `num` instructions of the pool, drawn by the row's id."""
+    """Pictures → `candidates`: `num` instructions of the pool, drawn by the row's id, in time that does not grow with
+    the pool."""
 
     reads = ("frame_id",)
     adds = (column("candidates", pa.list_(pa.string()), "instructions of the pool that were drawn for this picture"),)
@@ -88,8 +96,9 @@ class DrawCandidates:
         return map_rows(table, self, lambda row: {"candidates": self._draw(row["frame_id"])})
 
     def _draw(self, frame_id: str) -> list[str]:
-        ranks = {prompt: digest(self.seed, frame_id, prompt) for prompt in self.pool}
-        return sorted(self.pool, key=ranks.__getitem__)[: self.num]
+        rng = np.random.default_rng(draw_seed(self.seed, frame_id))
+        drawn = rng.choice(len(self.pool), min(self.num, len(self.pool)), replace=False, shuffle=False)
+        return [self.pool[i] for i in drawn]
 
 
 def among(schema: dict, row: Mapping[str, object]) -> dict:
@@ -110,12 +119,16 @@ def nearest_edit(row: Mapping[str, object]) -> dict:
     prompts, candidates = possible(row), row["candidates"] or []
     if not candidates:
         return {"edit_prompt": prompts[0]}
-    embed = HashedNgrams().embed
-    alike = (embed(prompts) @ embed(candidates).T).round(6)
+    alike = (_told(prompts) @ _told(candidates).T).round(6)
     prompt, candidate = divmod(int(alike.argmax()), len(candidates))
     if alike.max() < MIN_LIKENESS:
         return {"edit_prompt": prompts[0]}
     return {"edit_prompt": prompts[prompt], "candidate": candidates[candidate]}
+
+
+def _told(prompts: list[str]) -> np.ndarray:
+    """Vectors `(N, D)` of the words that say what is edited and how."""
+    return HashedNgrams().embed([" ".join(w for w in re.findall(r"\w+", p.lower()) if w not in IDLE) for p in prompts])
 
 
 class ChooseInstruction(Annotator):

@@ -8,6 +8,7 @@ mark: a copy of the source would otherwise shine in consistency.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import pyarrow as pa
 
@@ -40,6 +41,22 @@ REFERENCE_PROMPT = PROMPT.replace("- quality:", """\
 - reference: the picture at the end shows what should appear in the result. 1 something else; 2 the kind
   is right, the looks are not; 3 alike, with clear differences; 4 small differences; 5 the same one.
 - quality:""")
+PICTURE_PROMPT = """
+You judge edited pictures. You see the source picture, then the result, and the instruction that the
+result should follow. Be strict: 5 is rare.
+- reason: in at most 60 words, what was asked, what was done, what is wrong.
+- executed: false when the result shows no change that has to do with the instruction (a copy, a slight
+  shift of colour nobody asked for, noise), else true.
+- instruction: 1 nothing or the wrong thing was done; 2 an attempt that misses the point; 3 the
+  core is there, with clear errors in number, place or colour; 4 done, details off; 5 done in every detail.
+- consistency: everything that the instruction does not touch, compared with the source. 1 hardly the
+  same scene; 2 the subject is the same, much else is not; 3 the whole holds, several things
+  differ; 4 one or two details differ; 5 untouched. What must follow from the edit does not count against it.
+- quality: 1 nothing can be recognised; 2 faults that leap to the eye (seams, broken forms); 3 visible
+  faults that can be borne; 4 faults only when looked for; 5 passes for a real photograph.
+- overall: would the person who asked be content? 1 not at all … 5 entirely.
+"""
+PICTURES = (View(label="source picture", path="source_path"), View(label="result", path="target_path"))
 MARKS = {"instruction": "follows the instruction", "consistency": "keeps what was not to be changed",
          "reference": "looks like the reference", "quality": "looks real and steady",
          "overall": "would content the user"}
@@ -59,20 +76,20 @@ def apply_rule(answer: Mapping[str, object], row: Mapping[str, object]) -> dict:
     return {f"judge_{name}": value for name, value in answer.items()}
 
 
-def measure_execution(row: Mapping[str, object]) -> dict:
+def measure_execution(row: Mapping[str, object], sides: tuple[View, View]) -> dict:
     """Without a model one thing can be told: whether anything changed at all."""
-    source, target = ([i for _, i in see(row, view, long_px=320, num_frames=6)] for view in CLIPS)
+    source, target = ([i for _, i in see(row, view, long_px=320, num_frames=6)] for view in sides)
     if is_unchanged(source, target):
         return apply_rule({"executed": False, "reason": "measured: the result shows the pictures of the source"}, row)
     return {"judge_executed": None, "issue": "the pictures differ; whether as asked, only a model can judge: "
                                              "give backend='openai'"}
 
 
-def question(prompt: str, views: tuple[View, ...], *marks: str) -> Question:
+def question(prompt: str, views: tuple[View, ...], *marks: str, sides: tuple[View, View] = CLIPS) -> Question:
     return Question(
-        name="judge", prompt=prompt, texts=("instruction",), views=(*CLIPS, *views), parse=apply_rule,
+        name="judge", prompt=prompt, texts=("instruction",), views=(*sides, *views), parse=apply_rule,
         schema=obj(reason=text(500), executed=YES_NO, **dict.fromkeys(marks, MARK)), adds=columns(*marks),
-        measured=measure_execution, measures=tuple(n for v in CLIPS for n in v.reads),
+        measured=partial(measure_execution, sides=sides), measures=tuple(n for v in sides for n in v.reads),
     )
 
 
@@ -80,6 +97,12 @@ class JudgeEdit(Annotator):
     """Source, result and `instruction` → `judge_…` marks."""
 
     question = question(PROMPT, (), "instruction", "consistency", "quality", "overall")
+
+
+class JudgePictureEdit(Annotator):
+    """The same for an edited picture."""
+
+    question = question(PICTURE_PROMPT, (), "instruction", "consistency", "quality", "overall", sides=PICTURES)
 
 
 class JudgeReferenceEdit(Annotator):

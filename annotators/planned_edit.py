@@ -16,7 +16,7 @@ from manifests.ids import digest
 
 from .ask import Annotator, Question
 from .edit_prompt import EDIT_PROMPT
-from .parsing import obj, text
+from .parsing import InvalidAnswer, obj, text
 from .pictures import View
 
 PROMPT = """
@@ -30,10 +30,20 @@ that kind that suits the clip and could be done in all its frames:
 Write
 - object: what is edited, by looks and place, so that no other thing can be meant; for an addition
   what comes in; for a style its name;
+- result: what the edited clip shows there instead, in such words too: what took its place, the thing in its
+  new colour, what came in; empty for a removal and for a style;
 - frame_edit: an order to an image editor who sees the first frame only;
 - instruction: the same edit as an order for the whole clip.
 """
 PARTS = {"edit_prompt": "frame_edit", "instruction": "instruction", "edited_thing": "object"}
+NO_RESULT = ("removal", "style")  # kinds that bring nothing in that could be pointed at
+
+
+def as_columns(answer: Mapping[str, str], row: Mapping[str, object]) -> dict:
+    result = None if row["edit"] in NO_RESULT else answer["result"].strip()
+    if result == "":
+        raise InvalidAnswer(f"'result' is empty; after a {row['edit']} there is something to be seen: name it")
+    return {name: answer[part].strip() for name, part in PARTS.items()} | {"edited_result": result}
 
 
 def measured_edit(row: Mapping[str, object]) -> dict:
@@ -46,14 +56,16 @@ def measured_edit(row: Mapping[str, object]) -> dict:
 
 
 class WritePlannedEdit(Annotator):
-    """Clips with a planned `edit` → `edit_prompt` (first frame), `instruction` (clip), `edited_thing`."""
+    """Clips with a planned `edit` → `edit_prompt` (first frame), `instruction` (clip), and what it is about."""
 
     question = Question(
         name="planned_edit", prompt=PROMPT, texts=("edit",),
-        schema=obj(object=text(80), frame_edit=text(400, 5), instruction=text(500, 5)),
+        schema=obj(object=text(80), result=text(80, 0), frame_edit=text(400, 5), instruction=text(500, 5)),
         views=(View(label="clip", path="path", start="start_s", end="end_s", num_frames=6),),
-        parse=lambda answer, row: {name: answer[part].strip() for name, part in PARTS.items()},
+        parse=as_columns,
         adds=(EDIT_PROMPT, column("instruction", pa.string(), "what to change in the clip"),
-              column("edited_thing", pa.string(), "what the edit is about, in words; null = the whole clip")),
+              column("edited_thing", pa.string(), "what the edit is about, in words; null = the whole clip"),
+              column("edited_result", pa.string(), "what the edited clip shows there instead, in words; null = nothing "
+                                                   "that could be pointed at, or not known without a model")),
         measured=measured_edit, measures=("clip_id", "edit", "possible_edits"),
     )

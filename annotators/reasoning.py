@@ -51,10 +51,16 @@ def titled(answer: Mapping[str, str]) -> str:
 
 
 def measured_difference(row: Mapping[str, object]) -> dict:
+    """What changes where, at the moment that shows most of it, and how light and colours of the whole change."""
     if not row["instruction"]:
         raise BackendError("there is no instruction to think through")
-    source, target = (look_at([image for _, image in see(row, view, long_px=320, num_frames=4)]) for view in CLIPS)
+    sides = [[image for _, image in see(row, view, long_px=320, num_frames=4)] for view in CLIPS]
+    source, target = map(look_at, sides)
     facts = classical.background_sentences(both_sides(source, target), classical.Wording(row["pair_id"]))
+    regions = [found for pair in zip(*sides, strict=False) if (found := changed_region(*pair))]
+    part = max(regions, key=lambda found: found["share"], default=None)
+    if part and part["share"] <= WHOLE:  # else the scene is another one, and no part of it is what the edit is about
+        facts.insert(0, _part_told(part))
     return {"reasoning": titled({"goal": row["instruction"], "change": " ".join(facts)})}
 
 
@@ -70,12 +76,16 @@ def measured_frame(row: Mapping[str, object]) -> dict:
         found = changed_region(frame, edited)
         if found is None:
             raise BackendError("the edited frame shows no change that could be told")
-        before, after = (classical.listed(found[side]) for side in ("before", "after"))
-        seen = (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
-                + _turned(before, after, "in another form"))
+        seen = _part_told(found)
     return {"frame_reasoning": titled({
         "seen": seen, "propagate": f"{row['instruction']} Every later frame shows it as this one does, moved along "
                                    "with the scene."})}
+
+
+def _part_told(found: Mapping[str, object]) -> str:
+    before, after = (classical.listed(found[side]) for side in ("before", "after"))
+    return (f"The largest part that changed covers {found['share']:.0%} of the frame{place_of(found['x'])}: "
+            + _turned(before, after, "in another form"))
 
 
 def _turned(before: str, after: str, otherwise: str) -> str:

@@ -67,7 +67,8 @@ def main() -> None:
     for num, per_video in ((clips // 10, 20), (clips, 20), (clips // 25, clips // 25)):  # the last: all in one episode
         done = in_fresh_process(CODE.format(clips=num, per_video=per_video, persons=num * 3 // 100))
         rows.append({"clips": f"{num:,}", "clips of a group": f"{per_video:,}",
-                     **{k: f"{v:,}" for k, v in done["out"].items()}, "wall s": done["wall_s"], "cpu s": done["cpu_s"], "peak MB": done["peak_mb"]})
+                     **{k: f"{v:,}" for k, v in done["out"].items()}, "wall s": done["wall_s"], "cpu s": done["cpu_s"],
+                     "peak MB": done["peak_mb"]})
     store("identity", rows, "`python -m benchmarks.identity`: references by face within each group, and "
           "persons over all of them (one part of 64 in memory). Making the made-up faces is part of the time.")
 

@@ -37,6 +37,7 @@ from manifests.samples import SampleMedia, read_messages
 from manifests.spans import image_size, read_image, read_numbered, span_times
 
 STAGE_NEEDS = {"I": (VIT,), "II": (LATENT, TEXT), "III": (LATENT, VIT, TEXT)}
+TEXTS = ("text", "cot_text")  # messages that are part of a prompt
 TEXTS_HELD = 4096  # embeddings kept in memory by one encoder
 
 
@@ -68,6 +69,11 @@ class EncodeSettings:
     @property
     def needs(self) -> tuple[str, ...]:
         return STAGE_NEEDS[self.stage]
+
+    @property
+    def planned(self) -> bool:
+        """Do planner and renderer work together on these samples?"""
+        return self.stage == "III"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +108,18 @@ class VisualCost:
 
 def prompt_of(messages: list[Mapping]) -> str:
     """All texts of a sample joined with a space, reasoning included, as the released trainer does."""
-    return " ".join(m["text"] for m in messages if m.get("text") and m["type"] in ("text", "cot_text"))
+    return " ".join(m["text"] for m in messages if m.get("text") and m["type"] in TEXTS)
+
+
+def renderer_prompt(messages: list[Mapping], task: str, planned: bool) -> str:
+    """The prompt that the text encoder reads: all texts, as the released trainer of the renderer alone joins them.
+
+    Where a planner is beside the renderer (`planned`) and a sample has reasoning before its target, the reasoning
+    is the prompt, as `generate --reasoning self_text` has it and as the planner's document does (`train.chats`).
+    """
+    thoughts = [m["text"] for m in messages if m["type"] in TEXTS and m.get("has_loss") and m.get("text")]
+    makes = any(m["type"].endswith("_gen") for m in messages)
+    return " ".join(thoughts) if planned and makes and thoughts and task != "interleaved" else prompt_of(messages)
 
 
 class Encoders:
@@ -147,11 +164,22 @@ class Encoders:
         visuals = tuple(self._visual(media) for media in SampleMedia.of(row, messages))
         text = empty = None
         if texts and TEXT in self.settings.needs:
-            text = self.text(positive_text(row["task"], prompt_of(messages)))
-            empty = self.text(positive_text(row["task"], ""))
+            text, empty = map(self.text, self.texts_of(row))
         sample = EncodedSample(visuals=visuals, text=text, empty_text=empty)
         _check_finite(sample)
         return sample
+
+    def texts_of(self, row: Mapping) -> tuple[str, str]:
+        """What the text encoder reads of a row: its prompt below the system prompt, and the system prompt alone."""
+        prompt = renderer_prompt(read_messages(row), row["task"], self.settings.planned)
+        return positive_text(row["task"], prompt), positive_text(row["task"], "")
+
+    def cut(self, text: str) -> str | None:
+        """What is lost of a text that is longer than the encoder reads, in words; None where all is read."""
+        count = len(self._text_tokenizer(text)["input_ids"])
+        if count <= MAX_TOKENS:
+            return None
+        return f"the prompt has {count:,} tokens with the system prompt, the text encoder reads the first {MAX_TOKENS}"
 
     def text(self, text: str) -> Tensor:
         """bfloat16 `[rows, W]` of a text; equal texts are encoded once."""
@@ -170,8 +198,7 @@ class Encoders:
         """Rows that the text embeddings of a raw sample will have: of the prompt, of the system prompt alone."""
         if TEXT not in self.settings.needs:
             return 0, 0
-        texts = (positive_text(row["task"], prompt_of(read_messages(row))), positive_text(row["task"], ""))
-        return tuple(min(MAX_TOKENS, len(self._text_tokenizer(text)["input_ids"])) for text in texts)
+        return tuple(min(MAX_TOKENS, len(self._text_tokenizer(text)["input_ids"])) for text in self.texts_of(row))
 
     @cached_property
     def _text_tokenizer(self):

@@ -8,14 +8,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bernini.encode import EncodedSample, Encoders, EncodeSettings, prompt_of
+from bernini.encode import EncodedSample, Encoders, EncodeSettings
 from bernini.layouts import open_model
-from bernini.text import positive_text
+from bernini.text import MAX_TOKENS
 from manifests.columns import add_issues, require, set_column
 from manifests.errors import BackendError, MediaError
 from manifests.features import Feature, known_text, write_features, write_text
 from manifests.ids import digest
-from manifests.samples import read_messages
 from manifests.schema import LATENTS, SAMPLES
 
 ADDED = tuple(f for f in LATENTS.fields if f.name not in {g.name for g in SAMPLES.fields})
@@ -26,7 +25,8 @@ class EncodeSamples:
 
     The visuals of one call go into one file, named by content; each text embedding has a file of its
     own, named after the text and the encoder. A row whose media cannot be read, or whose features are
-    not finite, gets nulls and a line in `issues`.
+    not finite, gets nulls and a line in `issues`. A prompt that is longer than the text encoder reads gets the line
+    alone.
     """
 
     reads = ("sample_id", "task", "inputs", "images", "videos")
@@ -42,12 +42,11 @@ class EncodeSamples:
         rows, issues, tensors = [], [], []
         for row in table.select(list(self.reads)).to_pylist():
             try:
-                values, features = self._encode(row)
+                values, features, told = self._encode(row)
             except (MediaError, BackendError) as error:
                 values, features = dict.fromkeys(f.name for f in ADDED), []
-                issues.append([f"EncodeSamples: {error}"])
-            else:
-                issues.append([])
+                told = str(error)
+            issues.append([f"EncodeSamples: {told}"] if told else [])
             rows.append(values)
             tensors.append(features)
         for values, entries in zip(rows, write_features(self.root, tensors), strict=True):
@@ -57,8 +56,8 @@ class EncodeSamples:
             table = set_column(table, field, [values[field.name] for values in rows])
         return add_issues(table, issues)
 
-    def _encode(self, row: dict) -> tuple[dict, list[Feature]]:
-        """Values of the added columns (features: texts only), and the visuals' tensors."""
+    def _encode(self, row: dict) -> tuple[dict, list[Feature], str | None]:
+        """Values of the added columns (features: texts only), the visuals' tensors, and what of the text is lost."""
         sample = self.encoders.encode(row, texts=False)
         texts = self._texts(row)
         num = {e["name"]: e["shape"][0] for e in texts}
@@ -67,14 +66,14 @@ class EncodeSamples:
             "num_text_tokens": num.get("text", 0), "num_empty_text_tokens": num.get("empty_text", 0),
             "num_planner_text_tokens": self.encoders.num_planner_tokens(row), "features": texts,
         }
-        return values, _features(sample)
+        lost = self.encoders.cut(self.encoders.texts_of(row)[0]) if num.get("text") == MAX_TOKENS else None
+        return values, _features(sample), lost
 
     def _texts(self, row: dict) -> list[dict]:
         if "text" not in self.settings.needs:
             return []
-        texts = {"text": positive_text(row["task"], prompt_of(read_messages(row))),
-                 "empty_text": positive_text(row["task"], "")}
-        return [self._text(name, text) for name, text in texts.items()]
+        return [self._text(name, text) for name, text in
+                zip(("text", "empty_text"), self.encoders.texts_of(row), strict=True)]
 
     def _text(self, name: str, text: str) -> dict:
         """Where the embedding of a text lies; encoded only if nobody did before."""

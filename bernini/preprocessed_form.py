@@ -25,12 +25,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from bernini.encode import Encoders, EncodeSettings, prompt_of
+from bernini.encode import Encoders, EncodeSettings, renderer_prompt
 from bernini.encode_samples import bits
 from bernini.encoder_parts import fingerprints, part
 from bernini.layouts import ModelFolder, open_model
-from bernini.text import positive_text
+from bernini.text import MAX_TOKENS, positive_text
 from bernini.train.dataset import Encoded, write_index
+from bernini.train.example import wrong_latent, wrong_vit
 from manifests import storage
 from manifests.columns import FAILED
 from manifests.errors import ConfigError, InputError, ManifestError, MediaError
@@ -79,6 +80,8 @@ class Scale:
         if p.ndim != 4 or len(p) != 2 * channels:
             raise MediaError(f"VAE parameters have the shape {list(parameters.shape)}, not "
                              f"[1, {2 * channels}, T, Y, X]: they are of another autoencoder")
+        if why := wrong_latent((1, channels, *p.shape[1:]), channels):
+            raise MediaError(f"the latent of {list(parameters.shape)} VAE parameters {why}")
         return ((p[:channels].float() - self.mean) / self.std).bfloat16()
 
 
@@ -188,8 +191,8 @@ class _Reader:
         needs = ("latent", "text", "vit") if model.has_planner else ("latent", "text")
         self.header = {"encoders": fingerprints(model, needs), "feature_folder": "../../features",
                        "config": {"stage": "III" if model.has_planner else "II", "task": task}}
-        self._vit_width = (part(model, "vision").config["vision_config"]["out_hidden_size"] if model.has_planner
-                           else None)
+        vision = part(model, "vision").config["vision_config"] if model.has_planner else None
+        self._vit = (vision["out_hidden_size"], vision.get("spatial_merge_size", 2)) if vision else None
 
     def rows(self, rows: list[dict], file: str, start: int) -> list[dict]:
         done, tensors = [], []
@@ -224,9 +227,12 @@ class _Reader:
                 features += tensors
         if any(left.values()):
             raise MediaError("there are more features than media messages")
-        texts = {"text": positive_text(self.task, prompt_of(messages)), "empty_text": positive_text(self.task, "")}
+        prompt = renderer_prompt(messages, self.task, planned=self._vit is not None)
+        texts = {"text": positive_text(self.task, prompt), "empty_text": positive_text(self.task, "")}
         entries = [self._text(name, text) for name, text in texts.items()]
-        return {"inputs": json.dumps(messages, ensure_ascii=False), "visuals": visuals, "features": entries,
+        lost = self.encoders.cut(texts["text"]) if entries[0]["shape"][0] == MAX_TOKENS else None
+        return {"inputs": json.dumps(messages, ensure_ascii=False), "issues": [lost] if lost else [],
+                "visuals": visuals, "features": entries,
                 "num_text_tokens": entries[0]["shape"][0], "num_empty_text_tokens": entries[1]["shape"][0],
                 "num_planner_text_tokens": self.encoders.num_planner_tokens({**row, "task": self.task})}, features
 
@@ -238,15 +244,25 @@ class _Reader:
         _, t, y, x = latent.shape
         features, num_vit, grid = [Feature(name="latent", visual=number, data=bits(latent))], 0, None
         if left[f"{kind}_embeds"]:
-            vit, grid = _tensor(left[f"{kind}_embeds"].pop(0)), left[f"{kind}_grid_thw"]
-            grid = _tensor(grid.pop(0)).flatten().tolist() if grid else None
-            if self._vit_width and vit.shape[-1] != self._vit_width:
-                raise MediaError(f"ViT features are {vit.shape[-1]} wide, the model's {self._vit_width}")
-            vit = vit.reshape(-1, vit.shape[-1]).bfloat16()
+            grids = left[f"{kind}_grid_thw"]
+            vit, grid = self._seen(_tensor(left[f"{kind}_embeds"].pop(0)), _tensor(grids.pop(0)) if grids else None)
             features.append(Feature(name="vit", visual=number, data=bits(vit)))
             num_vit = len(vit)
         return {"kind": kind, "is_target": message.endswith("_gen"), "num_latent_tokens": t * (y // 2) * (x // 2),
                 "num_vit_tokens": num_vit, "grid": grid}, features
+
+    def _seen(self, vit: Tensor, grid: Tensor | None) -> tuple[Tensor, list[int] | None]:
+        """ViT features `[rows, V]` in bfloat16 and their grid; both fit each other and the model's vision tower."""
+        if grid is not None and (grid.is_floating_point() or grid.is_complex()):
+            raise MediaError(f"a grid of patches has the type {grid.dtype}, not whole numbers")
+        sides = None if grid is None else grid.flatten().tolist()
+        if vit.ndim < 2 or not vit.numel():
+            raise MediaError(f"ViT features have the shape {list(vit.shape)}, not [rows, width]")
+        vit = vit.reshape(-1, vit.shape[-1]).bfloat16()
+        # Without a vision tower nothing reads them: the rows train the renderer.
+        if self._vit and (why := wrong_vit(vit.shape, sides, *self._vit)):
+            raise MediaError(f"ViT features {why}")
+        return vit, sides
 
     def _text(self, name: str, text: str) -> dict:
         key = digest("text", text, self.header["encoders"]["text"], length=32)

@@ -30,8 +30,9 @@ SYSTEM_PROMPTS = {
         "colors, textures, and the subject's pose or action."
     ),
 }
-# The planner knows fewer tasks than the text encoder; all others use the default sentence.
-PLANNER_TASKS = ("t2i", "t2v", "i2i", "v2v", "r2v", "rv2v")
+# The planner knows fewer tasks than the text encoder; all others use the default sentence. vr2v is what training calls
+# rv2v: what is learned must be what is asked.
+PLANNER_TASKS = ("t2i", "t2v", "i2i", "v2v", "r2v", "rv2v", "vr2v")
 
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from bernini.errors import MediaError
 from manifests.media import LIMITS, open_container
+from manifests.pictures import BROKEN, open_picture
 from manifests.planes import LIMITED, MADE
-from manifests.spans import FORMATS, MAX_PIXELS
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".ts"}
 
@@ -107,15 +107,11 @@ def _upright(frame) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """An upright RGB image."""
+    """An upright RGB image, white where the file is transparent: as the data packages read it."""
     path = existing(path, "image")
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise MediaError(f"{path} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not "
-                                 "read")
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return open_picture(path, str(path))
+    except BROKEN as error:
         raise MediaError(f"{path} is not an image ({_short(error)}); references must be pictures") from None
 
 

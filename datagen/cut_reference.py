@@ -24,9 +24,10 @@ MIN_OVERLAP = 0.3  # of the segmenter's object with what changed; below it somet
 class CutReference:
     """Edited pictures with `changed_path` → `reference_path`, the object alone on white.
 
-    The segmenter `segmenter` looks for `edited_thing` by its words and the find that overlaps most with what
-    changed is taken; where none does, what changed is cut out itself (its largest connected part). When the
-    background was edited, the object is what did not change. `mask` names a column with a picture of the object's
+    The segmenter `segmenter` looks for what the column `thing` calls it in the edited picture, and the find that
+    overlaps most with what changed is taken; where none does, what changed is cut out itself (its largest connected
+    part). A row without such words has nothing to cut. When the background was edited, the object is what did not
+    change. `mask` names a column with a picture of the object's
     exact outline: only rows that have one are cut then.
     """
 
@@ -37,14 +38,16 @@ class CutReference:
     )
     neutral = ("media",)
 
-    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None, mask: str = ""):
-        self.reads, self.mask, self.store = self.contract(mask=mask)[0], mask, MediaStore(media)
+    def __init__(self, media: str, *, segmenter: str = "classical", options: dict | None = None, mask: str = "",
+                 thing: str = "edited_thing"):
+        self.reads, self.mask, self.thing = self.contract(mask=mask, thing=thing)[0], mask, thing
+        self.store = MediaStore(media)
         self.segmenter = None if mask else open_backend("segmenter", segmenter, **(options or {}))
 
     @classmethod
-    def contract(cls, mask: str = "", **_: object) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
-        seen = ("edited_path", mask) if mask else ("edited_path", "changed_path", "edited_thing", "edit_kind")
-        return seen, cls.adds
+    def contract(cls, mask: str = "", thing: str = "edited_thing", **_: object,
+                 ) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        return ("edited_path", *((mask,) if mask else ("changed_path", thing, "edit_kind"))), cls.adds
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return map_rows(table, self, self._cut)
@@ -52,6 +55,8 @@ class CutReference:
     def _cut(self, row: dict) -> dict:
         if self.mask:
             return self._outlined(row)
+        if not row[self.thing]:
+            return {}
         if not row["edited_path"] or not row["changed_path"]:
             raise BackendError("there is no edited first frame")
         edited, changed = read_image(row["edited_path"]), read_image(row["changed_path"])[..., 0] > 127
@@ -60,7 +65,7 @@ class CutReference:
         if not changed.any():
             raise BackendError("the edit changed nothing that could be seen")
         mask, found_by = largest_part(changed), "difference"
-        tracks = self._segment(edited, row["edited_thing"])
+        tracks = self._segment(edited, row[self.thing])
         if best := max(tracks, key=lambda t: overlap(t.masks[0], changed), default=None):
             if overlap(best.masks[0], changed) >= MIN_OVERLAP:
                 mask, found_by = best.masks[0], "segmenter"
@@ -76,9 +81,9 @@ class CutReference:
         return {"reference_path": self.store.image(on_white(edited, mask)), "reference_share": float(mask.mean()),
                 "reference_found_by": "mask"}
 
-    def _segment(self, edited: np.ndarray, thing: str | None) -> list[Track]:
+    def _segment(self, edited: np.ndarray, thing: str) -> list[Track]:
         try:
-            return self.segmenter.segment(edited[None], (thing,) if thing else ())
+            return self.segmenter.segment(edited[None], (thing,))
         except BackendError:  # it found nothing: the difference remains
             return []
 

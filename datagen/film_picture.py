@@ -7,7 +7,7 @@ motion prompt says just that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from manifests.columns import column, map_rows
 from manifests.errors import BackendError
 from manifests.ids import digest, draw_seed
 from manifests.media_store import MediaStore
-from manifests.planes import fit
+from manifests.planes import fit, shrink
 from manifests.spans import read_image
 
 from .backends import EditRequest, open_backend
@@ -28,6 +28,7 @@ FPS = 16
 MOVES = {"zoom in": (0, 0, 1), "zoom out": (0, 0, -1), "pan right": (1, 0, 0), "pan left": (-1, 0, 0),
          "tilt up": (0, -1, 0), "tilt down": (0, 1, 0)}
 SPEEDS = (0.02, 0.05)  # frame widths (pan), heights (tilt) or magnification a second: slow enough to be watched
+LOOK_PX = 160          # longer side at which frames are compared: motion remains, grain does not
 OVERSAMPLE = 1.5       # the picture is sampled from so many pixels a pixel, so that a slow move does not pulse
 
 
@@ -62,6 +63,9 @@ class FilmPicture:
         column("video_path", pa.string(), "video that shows the edited picture in motion"),
         column("video_duration_s", pa.float64(), "its length", "s"),
         column("video_num_frames", pa.int32(), "its frames"),
+        column("video_start_db", pa.float32(), "PSNR of its first frame against the edited picture; null = a camera "
+                                               "moves over it", "dB"),
+        column("video_moved", pa.float32(), "largest mean difference of a frame from the first", "0 to 255"),
     )
     neutral = ("media",)
 
@@ -94,8 +98,10 @@ class FilmPicture:
                                  fps=self.fps, size=fit(picture.shape[1::-1], short_px=self.short_px))
         else:
             frames = self._animate(picture, row)
-        video = self.store.video(frames, fps=self.fps)
-        return {"video_path": video.path, "video_duration_s": video.end_s, "video_num_frames": video.num_frames}
+        seen = Watched(frames)
+        video = self.store.video(seen, fps=self.fps)
+        return {"video_path": video.path, "video_duration_s": video.end_s, "video_num_frames": video.num_frames,
+                "video_start_db": None if self.editor is None else seen.start_db(picture), "video_moved": seen.moved}
 
     def _animate(self, picture: np.ndarray, row: dict) -> np.ndarray:
         width, height = fit(picture.shape[1::-1], short_px=self.short_px)
@@ -104,6 +110,25 @@ class FilmPicture:
                               params={"motion_prompt": row["motion_prompt"]},
                               seed=draw_seed(self.seed, row["frame_id"]))
         return self.editor.edit(np.repeat(first[None], self.num_frames, axis=0), request, first)
+
+
+class Watched:
+    """Frames on their way to the encoder: `moved` is then the largest mean difference of a frame from the first."""
+
+    def __init__(self, frames: Iterable[np.ndarray]):
+        self._frames, self._first, self.moved = frames, None, 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame in self._frames:
+            small = shrink(frame, fit(frame.shape[1::-1], long_px=LOOK_PX)).astype(np.float32)
+            self._first = small if self._first is None else self._first
+            self.moved = max(self.moved, float(np.abs(small - self._first).mean()))
+            yield frame
+
+    def start_db(self, picture: np.ndarray) -> float:
+        """PSNR of the first frame against a picture, both small; 100 = equal."""
+        wanted = cv2.resize(picture, self._first.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+        return float(10 * np.log10(255**2 / max(float(np.square(wanted - self._first).mean()), 255**2 * 1e-10)))
 
 
 def frames_of(seconds: float, fps: float = FPS) -> int:

@@ -23,8 +23,8 @@ SHOT = column("shot_index", pa.int32(), "position of its shot in the film, from 
 
 
 def is_picture(container: str | None) -> bool:
-    """Does FFmpeg's format name stand for a file with one picture (`png_pipe`, `jpeg_pipe`, `image2`)?"""
-    return bool(container) and (container.endswith("_pipe") or container == "image2")
+    """Does the format's name stand for a file with one picture (`png_pipe`, `jpeg_pipe`, `image2`, `avif`)?"""
+    return bool(container) and (container.endswith("_pipe") or container in ("image2", "avif"))
 
 
 def key_times(clips: Sequence[Mapping], *, every_s: float, max_frames: int) -> list[tuple[float, int]]:

@@ -7,6 +7,9 @@ the same motion; the reference image is a random frame of the target. Three form
     pose        the drawn poses themselves
     silhouette  no poses: the outline of the tracked object, coloured by its optical flow. A stand-in where no
                 pose model is at hand: it shows where and how fast the object moves, not its limbs.
+
+Whether the reference video that was made moves as the target does is measured on its own optical flow
+(`motion_agreement`): an editor may ignore the poses.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from manifests.spans import read_span
 
 from .backends import EditRequest, open_backend
 from .edit_clip import SIDES
+from .flow import DenseFlow, visible
 from .pose_drawing import draw_poses
 from .track_object import read_masks
 
@@ -38,6 +42,7 @@ PROMPTS = ("Let what the picture shows move as in the video.",
            "The subject of the picture does what is done in the video.")
 BASE = 60            # of 255: brightness of what does not move
 PERCENTILE = 95      # of the speeds of a clip, which gets full brightness
+STILL_PX = 0.25      # mean pixels a frame below which flow is its own error
 
 
 class RenderMotion:
@@ -56,6 +61,8 @@ class RenderMotion:
         column("motion_presence", pa.float32(), "share of frames in which somebody, or the object, was drawn"),
         column("motion_amount", pa.float32(), "mean speed of what was drawn against what surrounds it",
                "frame heights / s"),
+        column("motion_agreement", pa.float32(), "optical flow of the reference video against the target's, where "
+               "something was drawn: 1 = equal, 0 = still or opposite; null = neither moves", "0 to 1"),
         column("pair_num_frames", pa.int32(), "frames of motion reference and of target"),
     )
     neutral = ("media",)
@@ -65,7 +72,7 @@ class RenderMotion:
         self.store, self.fps, self.seed = MediaStore(media), fps, seed
         self.pose = open_backend("pose", pose, **(pose_options or {})) if pose else None
         self.editor = open_backend("video-editor", editor, **(editor_options or {})) if editor else None
-        self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.flow, self.fine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST), DenseFlow()
 
     @classmethod
     def owners(cls, pose: str = "", pose_options: dict | None = None, editor: str = "",
@@ -96,7 +103,8 @@ class RenderMotion:
                 "instruction": PROMPTS[self._number(row, "prompt") % len(PROMPTS)],
                 "reference_time_s": number / self.fps, "motion_form": form, "pair_num_frames": len(frames),
                 "motion_presence": float(shown.any(axis=(1, 2)).mean()),
-                "motion_amount": amount(flows, shown) * self.fps / frames.shape[1]}
+                "motion_amount": amount(flows, shown) * self.fps / frames.shape[1],
+                "motion_agreement": agreement(frames, drawn, shown, self.fine)}
 
     def _number(self, row: dict, what: str) -> int:
         return int(digest(self.seed, what, row["clip_id"], length=12), 16)
@@ -152,3 +160,22 @@ def amount(flows: np.ndarray, shown: np.ndarray) -> float:
         if where.any():
             speeds.append(float(np.linalg.norm(against_rest(flow, where)[where], axis=1).mean()))
     return float(np.mean(speeds)) if speeds else 0.0
+
+
+def agreement(target: np.ndarray, made: np.ndarray, shown: np.ndarray, flow: DenseFlow) -> float | None:
+    """How far `made` moves as `target` does where bool `(T, H, W)` `shown` holds: 0 to 1, None where neither moves.
+
+    One less the difference of the two flows over the sum of their lengths, in pixels that both frames of the target
+    show: 1 = equal everywhere, 0 = still, or opposite; half the speed gives 2/3, a right angle about 0.3. Motion is
+    that of the picture, the camera's included: poses are drawn where they are seen, and what is made of them may
+    stand before any background. Slow and fast pixels count by their speed.
+    """
+    apart = length = num = 0.0
+    for t in range(len(target) - 1):
+        wanted = flow(target[t], target[t + 1])
+        where = shown[t] & visible(wanted, flow(target[t + 1], target[t]))
+        wanted, got = wanted[where], flow(made[t], made[t + 1])[where]
+        apart += float(np.linalg.norm(got - wanted, axis=1).sum())
+        length += float(np.linalg.norm(got, axis=1).sum() + np.linalg.norm(wanted, axis=1).sum())
+        num += len(wanted)
+    return None if length <= 2 * STILL_PX * num else max(0.0, 1 - apart / length)

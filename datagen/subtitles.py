@@ -114,10 +114,16 @@ def render(text: str, look: Subtitles, *, size: tuple[int, int], first: int, end
             break
         points -= 1
     image = _paint(text_now, look.style, font, points)
-    image = image.crop((0, 0, min(image.width, width) // 2 * 2, min(image.height, height) // 2 * 2))
+    image = _centre(image, width // 2 * 2, height // 2 * 2)
     margin = round(0.045 * height)
     y = margin if look.at_top else height - margin - image.height
     return _cue(np.asarray(image), first, end, text_now, (width - image.width) // 4 * 2, max(0, y) // 2 * 2)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of a picture that is larger than this: what is cut off is cut off at both sides."""
+    left, top = (max(0, has - room) // 2 for has, room in zip(image.size, (width, height), strict=True))
+    return image.crop((left, top, left + min(image.width, width), top + min(image.height, height)))
 
 
 def _extent(font, text: str, points: int) -> tuple[int, int]:

@@ -22,10 +22,11 @@ import pyarrow as pa
 
 from manifests.columns import column, map_rows
 from manifests.errors import MediaError
+from manifests.pictures import is_picture_file
 from manifests.planes import fit, shrink
 from manifests.spans import read_picture
 
-from .pair_frames import PICTURES, mask_frames
+from .pair_frames import mask_frames
 
 LONG_PX = 512
 MAX_CORNERS = 400
@@ -80,7 +81,7 @@ class MeasureBackgroundSimilarity:
         if path is None:
             return [None] * num
         masks = mask_frames(path, size)
-        if path.lower().endswith(PICTURES):
+        if is_picture_file(path):
             return [next(masks)] * num
         every = list(masks)
         return [every[min(len(every) - 1, int(s * len(every)))] for s in (0.02, 0.5, 0.95)[:num]]

@@ -21,6 +21,7 @@ from manifests.errors import MediaError
 from manifests.frames import DETAIL_SHORT_PX
 from manifests.ids import digest
 from manifests.planes import fit, shrink
+from manifests.words import words
 
 from .sharpness import sharpness_of
 
@@ -39,7 +40,7 @@ class MeasureDocuments:
 
     reads = ("texts", "images", "image_keys")
     adds = (
-        column("num_words", I32, "words of all texts"),
+        column("num_words", I32, "words of all texts; in scripts without spaces letters"),
         column("repetition", pa.float32(), f"share of the runs of {RUN} words that stood there before", "0 to 1"),
         column("text_hash", S, "of all words in lower case: equal for copies"),
         column("pictures", pa.list_(PICTURE), "size, variance of the Laplacian at 480p, difference hash (64 bits), or "
@@ -56,8 +57,8 @@ class MeasureDocuments:
         def measure(row: dict) -> dict:
             pictures = [self._look(name, key) for name, key in zip(row["images"], row["image_keys"], strict=True)]
             issues.append([f"MeasureDocuments: {p['problem']}" for p in pictures if p["problem"]][:8])
-            words = re.findall(r"\w+", " ".join(row["texts"]).lower())
-            return {"num_words": len(words), "repetition": repetition(words), "text_hash": digest(words),
+            found = words(" ".join(row["texts"]).lower())
+            return {"num_words": len(found), "repetition": repetition(found), "text_hash": digest(found),
                     "pictures": pictures}
 
         return add_issues(map_rows(table, self, measure), issues)
@@ -117,9 +118,9 @@ class KeepPictures:
         return None
 
 
-def repetition(words: Sequence[str]) -> float:
+def repetition(found: Sequence[str]) -> float:
     """Share of the runs of five words that are not new; 0 for a text with fewer words."""
-    runs = [tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)]
+    runs = [tuple(found[i : i + RUN]) for i in range(len(found) - RUN + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 

@@ -24,14 +24,12 @@ import pyarrow.compute as pc
 from manifests.columns import column
 from manifests.errors import ConfigError
 
-from .picture_hash import NUM_BITS
-
 HASH = "picture_hash"
 CHECKED = 20_000        # pairs whose exact cosines are taken at once
 NUM_NEIGHBOURS = 16     # a larger group is still found: its rows are linked through each other
-# Of 105 copies of 21 clips of the sample film (encoded again at crf 36, halved, begun 0.3 s later, brightened, cut by
-# 4 % on each side) the hash finds 84, nearly all but the cut ones, and both together 104; of the 210 pairs of clips one
-# is marked: two shots of one photograph.
+# What the hash finds is measured in picture_hash.py. Of 105 copies of 21 clips of the sample film (encoded again at crf
+# 36, halved, begun 0.3 s later, brightened, cut by 4 % on each side) it and the embedding together found 104; of the
+# 210 pairs of clips one was marked: two shots of one photograph.
 DEFAULTS = {HASH: 0.88, "video_embedding": 0.96, "frame_embedding": 0.97}
 COLUMNS = (
     column("duplicate_group", pa.string(), "key of the row that stands for the group; null = nothing is alike"),
@@ -88,7 +86,7 @@ class Criterion:
 
 
 class Vectors:
-    """Vectors of unit length in a file: appended once, then read by range or by row. float16."""
+    """Vectors in a file: appended once, then read by range or by row, of unit length. float16."""
 
     def __init__(self, path: str, criterion: Criterion):
         self.criterion, self._path, self._file = criterion, path, open(path, "wb")
@@ -100,15 +98,38 @@ class Vectors:
         """One value a row: hex digits or a list of numbers. Null is never alike to anything."""
         values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
         valid = values.is_valid().to_numpy(zero_copy_only=False)
-        vectors = _bits(values.drop_null()) if self.criterion.is_hash else self._floats(values.drop_null())
+        vectors = self._bits(values.drop_null()) if self.criterion.is_hash else self._floats(values.drop_null())
         self._rows.append(self._seen + np.flatnonzero(valid).astype(np.int64))
         self._seen += len(values)
         if len(vectors):
             if self.dim and vectors.shape[1] != self.dim:
-                raise ConfigError(f"{self.criterion.column} has vectors of {self.dim} and of {vectors.shape[1]} "
-                                  "numbers: they come from different models and cannot be compared")
+                raise self._mixed(self.dim, vectors.shape[1])
             self.dim = vectors.shape[1]
             self._file.write(vectors.astype(np.float16).tobytes())
+
+    def _mixed(self, *dims: int) -> ConfigError:
+        first, second = sorted(dims)
+        if self.criterion.is_hash:
+            return ConfigError(f"{self.criterion.column} has hashes of {first} and of {second} bits, which were made "
+                               "by different versions and cannot be compared: measure them all again with "
+                               "`bernini measure MANIFEST --filters picture_hash`")
+        return ConfigError(f"{self.criterion.column} has vectors of {first} and of {second} numbers: they come from "
+                           "different models and cannot be compared")
+
+    def _bits(self, values: pa.Array) -> np.ndarray:
+        """Hex digits as `(N, bits)` of +-1; `read` and `take` give them unit length."""
+        if not len(values):
+            return np.empty((0, 0), np.float32)
+        try:
+            raw = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in values.to_pylist()]
+            if not all(map(len, raw)):
+                raise ValueError("an empty hash")
+        except ValueError:
+            raise ConfigError(f"{self.criterion.column} holds words that are no hashes, e.g. "
+                              f"{values[0].as_py()[:40]!r}: hashes are written in hex digits") from None
+        if len(lengths := sorted({len(digits) for digits in raw})) > 1:
+            raise self._mixed(*(8 * n for n in lengths[:2]))
+        return np.unpackbits(np.stack(raw), axis=1).astype(np.float32) * 2 - 1
 
     def _floats(self, values: pa.Array) -> np.ndarray:
         if not len(values):
@@ -130,12 +151,17 @@ class Vectors:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         data = np.fromfile(self._path, np.float16, (stop - start) * self.dim, offset=start * self.dim * 2)
-        return data.reshape(-1, self.dim).astype(np.float32)
+        return data.reshape(-1, self.dim).astype(np.float32) * self._scale
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """`(N, dim)` float32 of single vectors; the mapping is dropped at once, so that no pages pile up."""
         stored = np.memmap(self._path, np.float16, "r", shape=(len(self.rows), self.dim))
-        return np.asarray(stored[places], np.float32)
+        return np.asarray(stored[places], np.float32) * self._scale
+
+    @property
+    def _scale(self) -> np.float32:
+        """Bits lie as +-1: the cosine of two hashes is 1 - 2 * (differing bits) / (bits), exactly."""
+        return np.float32(self.dim ** -0.5 if self.criterion.is_hash else 1)
 
 
 def link(vectors: Vectors) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -254,12 +280,6 @@ def quality_rank(qualities: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarra
     rank = np.empty(len(keys), np.int64)
     rank[order] = np.arange(len(keys))
     return rank
-
-
-def _bits(values: pa.Array) -> np.ndarray:
-    """Hex digits as +-1 of unit length: the cosine is 1 - 2 * (differing bits) / (bits)."""
-    raw = np.frombuffer(bytes.fromhex("".join(values.to_pylist())), np.uint8).reshape(-1, NUM_BITS // 8)
-    return (np.unpackbits(raw, axis=1).astype(np.float32) * 2 - 1) / np.sqrt(NUM_BITS)
 
 
 def scratch(folder: str, criteria: Sequence[Criterion]) -> list[Vectors]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.columns import column
+from manifests.errors import MediaError
 from manifests.frames import ClipFrames
 
 NUM_FRAMES = 6
@@ -28,7 +29,7 @@ class MeasureLetterbox:
         grey = [cv2.cvtColor(clip.bgr[i], cv2.COLOR_BGR2GRAY) for i in np.unique(clip.spread(NUM_FRAMES))]
         seen = [image for image in grey if image.mean() > SEEN_LUMA]
         if not seen:
-            return {}  # all black: there is no picture that a bar could frame
+            raise MediaError(f"no frame has a mean luma above {SEEN_LUMA:g} (black is 16): too dark to tell borders")
         rows = np.all([_is_bar(image) for image in seen], axis=0)
         columns = np.all([_is_bar(image.T) for image in seen], axis=0)
         top, bottom = _run(rows), _run(rows[::-1])

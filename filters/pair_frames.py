@@ -13,10 +13,10 @@ from itertools import repeat, zip_longest
 import numpy as np
 
 from manifests.errors import MediaError
+from manifests.pictures import is_picture_file
 from manifests.planes import fit, shrink
 from manifests.spans import read_image, read_span
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LONG_S = 1e6         # later than the end of any mask
 MAX_FRAMES = 2000    # of one side of a pair
 READS = ("source_path", "source_start_s", "source_end_s", "target_path", "target_start_s", "target_end_s", "mask_path")
@@ -75,7 +75,7 @@ def _check_shape(shown: tuple[int, int], size: tuple[int, int] | None, path: str
 
 def mask_frames(path: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """bool `(h, w)` masks at `size` = (width, height): a picture for ever, or the frames of a video."""
-    if path.lower().endswith(PICTURES):
+    if is_picture_file(path):
         yield from repeat(shrink(read_image(path), size).mean(axis=2) > 127)
     for frame in read_span(path, 0.0, LONG_S, size=size, max_frames=MAX_FRAMES):
         yield frame.mean(axis=2) > 127

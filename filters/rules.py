@@ -6,6 +6,7 @@ others keep out what no trainer can use, each with its reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ class Rule:
     def __post_init__(self):
         if self.allowed and (self.min is not None or self.max is not None):
             raise ConfigError(f"the rule on {self.column} takes min and max, or allowed values, not both")
+        for name, limit in (("min", self.min), ("max", self.max)):
+            if limit is not None and math.isnan(limit):  # nothing is below or above it: the rule would drop no row
+                raise ConfigError(f"the rule on {self.column} has {name} {limit}, which is no limit: give a number")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ConfigError(f"the rule on {self.column} has min {self.min:g} above max {self.max:g}")
 

@@ -19,11 +19,12 @@ import numpy as np
 
 from . import storage
 from .errors import MediaError
+from .pictures import PICTURE_ENDINGS
 from .spans import decode_image
 
 MAX_PICTURE_BYTES = 64 * 2**20
 MAX_MEMBERS = 5_000_000
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+ENDINGS = (*PICTURE_ENDINGS, ".gif")  # of web pages: a GIF there is a picture
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BROKEN = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,

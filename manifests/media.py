@@ -10,6 +10,7 @@ Times are seconds from the start of the presentation, as players and `ffmpeg -ss
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ class Limits:
 
 
 LIMITS = Limits()
+UNINDEXED = ("mpegts", "mpeg")        # formats that hold no list of their key frames
+LOOK_BACK_S = (0.0, 2.0, 10.0, 60.0)  # before a moment, until a key frame is found; else from the start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +164,19 @@ def probe_container(container: av.container.InputContainer, path: str) -> Probe:
         container.duration / av.time_base if container.duration else None)
     rate = stream.average_rate or stream.guessed_rate
     return Probe(
-        container=container.format.name, video_codec=stream.codec_context.name,
+        container=_format_of(container), video_codec=stream.codec_context.name,
         pixel_format=stream.codec_context.pix_fmt or "unknown",
         width=stream.width, height=stream.height, fps=float(rate) if rate else None,
         duration_s=seconds, duration_is_exact=exact, num_frames_header=stream.frames or None,
         has_audio=bool(container.streams.audio),
     )
+
+
+def _format_of(container: av.container.InputContainer) -> str:
+    """FFmpeg's name of the format; it counts AVIF pictures as mov, which their brand tells apart from films."""
+    brand, others = (container.metadata.get(name, "") for name in ("major_brand", "compatible_brands"))
+    is_avif = brand == "avif" or (brand == "mif1" and "avif" in others)
+    return "avif" if is_avif else container.format.name
 
 
 def colour_of(path: str) -> Colour | None:
@@ -215,18 +225,36 @@ class VideoReader:
         self.stream.codec_context.thread_count = self.threads
         self.stream.thread_type = "AUTO" if self.threads != 1 else "NONE"
         self._offset_s = (self.container.start_time or 0) / av.time_base
+        self._first: int | None = None
         return self
 
     def __exit__(self, *error) -> None:
         self._context.__exit__(*error)
 
     def seek(self, time_s: float) -> None:
-        """Go to the last key frame at or before `time_s`."""
+        """Go to the last key frame at or before `time_s`, or further back where that is not known."""
+        if self.container.format.name not in UNINDEXED:
+            return self._seek(time_s)
+        for back_s in LOOK_BACK_S:  # there FFmpeg goes to any packet of that time
+            if back_s < time_s:
+                self._seek(time_s - back_s)
+                if self._next_key_s() <= time_s:
+                    return self._seek(time_s - back_s)
+        self.container.seek(0)
+
+    def _seek(self, time_s: float) -> None:
+        self._first = None
         target = round((time_s + self._offset_s) / self.stream.time_base)
         try:
             self.container.seek(target, stream=self.stream, backward=True)
         except av.FFmpegError:  # formats without an index are read from the start
             self.container.seek(0)
+
+    def _next_key_s(self) -> float:
+        """Moment of the key frame that is decoded next, infinite where there is none. Marks of packets are not
+        believed: MPEG's parser sets wrong ones."""
+        found = (f for f in self._images() if f is not None and f.key_frame and f.time is not None)
+        return next((f.time - self._offset_s for f in found), math.inf)
 
     def shown_at(self, pts: int) -> float:
         """Moment of a packet's time stamp, seconds from the start of the presentation."""
@@ -242,13 +270,22 @@ class VideoReader:
             if image.is_corrupt:
                 self.num_corrupt += 1
             clean = not image.is_corrupt and (clean or bool(image.key_frame))
-            now = last + step if image.time is None else image.time - self._offset_s
+            now = last + step if image.time is None else self._time_of(image)
             yield Frame(self.num_decoded, now, image, clean)
             last = now
             self.num_decoded += 1
             if self.num_decoded % 64 == 0 and time.monotonic() > deadline:
                 raise MediaError(f"{self.path} took more than {self.limits.max_decode_s:g} s to decode "
                                  f"({self.num_decoded} frames so far)")
+
+    def _time_of(self, image: av.VideoFrame) -> float:
+        """Seconds from the start. AVI numbers frames as they are stored, and those that refer to later ones out of
+        order: there frames are counted on from the first one that is decoded, which is a key frame."""
+        if self.container.format.name != "avi" or image.dts is None:
+            return image.time - self._offset_s
+        if self._first is None:
+            self._first = image.pts - image.dts
+        return float((image.dts + self._first) * image.time_base) - self._offset_s
 
     def _images(self) -> Iterator[av.VideoFrame | None]:
         packets = self.container.demux(self.stream)

@@ -66,6 +66,8 @@ class Mixture:
     groups: Mapping[str, float]
     decayed: tuple[str, ...] = ()
     overrides: Mapping[str, float] | None = None
+    tasks: tuple[str, ...] = ()
+    """The only tasks that are drawn; empty = all."""
 
     def weights(self, counts: Mapping[tuple[str, str], int], progress: float = 0.0) -> dict[tuple[str, str], float]:
         """Probability of drawing each data set `(source_name, task)` that has samples; they add up to 1.
@@ -77,7 +79,8 @@ class Mixture:
         self._check_overrides(counts)
         shares: dict[tuple[str, str], float] = {}
         if not self.groups:
-            given = {key: self._given(*key, counts, table={}) for key, num in counts.items() if num}
+            drawn = [key for key, num in counts.items() if num and self._takes(key)]
+            given = {key: self._given(*key, counts, table={}) for key in drawn}
             shares = {key: float(counts[key]) if weight is None else weight for key, weight in given.items()}
         for group, members in self._members(counts).items() if self.groups else ():
             weight = self.groups.get(group, 0.0) * (1.0 - progress if group in self.decayed else 1.0)
@@ -87,8 +90,22 @@ class Mixture:
         if not total > 0:
             raise ConfigError(f"mixture {self.name} gives no weight to any of the data sets "
                               f"{', '.join(sorted(n for n, _ in counts)) or '(none)'}; its groups are "
-                              f"{', '.join(self.groups)}")
-        return {key: share / total for key, share in shares.items()}
+                              f"{', '.join(self.groups or self.tasks) or 'all'}")
+        left = {key: 0.0 for key, num in counts.items() if num and not self._takes(key)}
+        return left | {key: share / total for key, share in shares.items()}
+
+    def _takes(self, key: tuple[str, str]) -> bool:
+        return not self.tasks or key[1] in self.tasks
+
+    def notes(self, counts: Mapping[tuple[str, str], int]) -> list[str]:
+        """What of the data and of the mixture has no part in the other, one line each; nothing where all has."""
+        weights, lines = self.weights(counts), []
+        drawn = {group_of(*key) for key, weight in weights.items() if weight > 0}
+        if empty := [f"{g} ({w:g})" for g, w in self.groups.items() if w and g not in drawn]:
+            lines.append(f"mixture {self.name}: no data for {', '.join(empty)}; their share goes to the others")
+        lines += [f"mixture {self.name}: {name} ({task}) has weight 0: it is never drawn" for name, task in counts
+                  if counts[name, task] and not weights.get((name, task))]
+        return lines
 
     def _members(self, counts: Mapping[tuple[str, str], int]) -> dict[str, dict[tuple[str, str], float]]:
         """Group -> data set -> weight inside the group."""
@@ -124,6 +141,8 @@ class Mixture:
 
 MIXTURES = {stage: Mixture(name=stage, groups=groups, decayed=PAIR_DATA if stage == "IIa" else ())
             for stage, groups in TABLE_2.items()}
+# Section 3.3: a propagation model, from a video, its edited first frame and the prompt to the edited video.
+MIXTURES["propagation"] = Mixture(name="propagation", groups={}, tasks=("vi2v",))
 
 
 def mixture(name: str) -> Mixture:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from . import storage
 from .errors import InputError, MediaError
 from .media import VideoReader
+from .pictures import is_picture_file
 from .planes import fit, shrink
 from .spans import frames_at, read_image
 
@@ -28,7 +29,6 @@ FRAME_MS = 250         # 4 frames a second
 MAX_WIDTH_PX, MIN_WIDTH_PX = 320, 96
 PIXELS_PER_BYTE = 13.5  # of ten frames at quality 45, middle of five films of 720p
 SMALL = 0.6            # side of the pictures of rejected rows against the others
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DATA_URI = "data:image/webp;base64,"
 
 
@@ -149,10 +149,6 @@ def tinted(images: list[np.ndarray], span: Span) -> list[np.ndarray]:
 def _tint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     inside = shrink(np.ascontiguousarray(mask[..., 0]), image.shape[1::-1])[..., None] > 127
     return np.where(inside, image // 2 + np.uint8([127, 20, 90]), image // 5 * 3).astype(np.uint8)
-
-
-def is_picture_file(path: str) -> bool:
-    return path.lower().endswith(PICTURE_ENDINGS)
 
 
 def picture_size(size: tuple[int, int], width_px: int) -> tuple[int, int]:

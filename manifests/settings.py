@@ -23,10 +23,15 @@ def refuse_repeated(argv: Sequence[str], names: Collection[str]) -> None:
 
     Of an option with one value the last one counts, as everywhere: scripts override their defaults so.
     """
-    words = argv[: list(argv).index("--")] if "--" in argv else argv
-    given = Counter(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
-    if twice := [name for name in names if given[name] > 1]:
+    counts = given(argv)
+    if twice := [name for name in names if counts[name] > 1]:
         raise ConfigError(f"{flag(twice[0])} is given twice: give it once, and name all its values after it")
+
+
+def given(argv: Sequence[str]) -> Counter[str]:
+    """How often each setting stands on a command line, by its name in Python."""
+    words = argv[: list(argv).index("--")] if "--" in argv else argv
+    return Counter(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
 def flag(name: str) -> str:

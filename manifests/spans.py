@@ -11,18 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image
 
 from . import storage
 from .errors import ConfigError, MediaError
 from .media import Frame, VideoReader
+from .pictures import BROKEN, FORMATS, open_picture
 from .planes import fit
 
 EPSILON_S = 1e-4
 SEEK_GAP_S = 8.0          # a seek costs about half a key-frame distance (often 10 s) of decoding
-# Other readers of Pillow are rarely met and little tested; some ask a stream for what Arrow's have not (readline).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", *(n.upper() for n in ("webp", "avif") if features.check(n)))
-MAX_PIXELS = 64_000_000  # of a picture: a decompression bomb asks for more
 
 
 def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None = None,
@@ -49,6 +47,35 @@ def read_span(path: str, start_s: float, end_s: float, *, short_px: int | None =
             return
     if num == 0:
         raise MediaError(f"{path} has no frame between {start_s:.3f} and {end_s:.3f} s")
+
+
+def read_steady(path: str, start_s: float, end_s: float, fps: float | Fraction) -> Iterator[np.ndarray]:
+    """`(height, width, 3)` uint8 RGB frames of the span, to be written at the constant rate `fps`.
+
+    Each frame once where they come at that rate; on variable frame rate the one that is on screen at
+    `start_s + n / fps`, so that the span keeps its length. Raises `MediaError` when the span holds no frame.
+    """
+    times = uneven_times(path, start_s, end_s, fps)
+    if times:
+        end_s = min(end_s, times[-1] + float(np.diff(times).max()))  # the film may end before the span does
+    yield from read_span(path, start_s, end_s, fps=fps if times else None)
+
+
+def uneven_times(path: str, start_s: float, end_s: float, fps: float | Fraction) -> list[float]:
+    """Times of the frames of a span that do not come at the rate `fps`; empty where they do."""
+    try:
+        if _in_step(span_times(path, start_s, end_s), fps):
+            return []
+    except MediaError:
+        pass  # packets of some formats have no times, or wrong ones: what decodes decides
+    times = [frame.time_s for frame in _inside(path, start_s, end_s)]
+    return [] if not times or _in_step(times, fps) else times
+
+
+def _in_step(times: Sequence[float], fps: float | Fraction) -> bool:
+    """Are all frames within half a frame of their place at this constant rate? 2 ms are allowed for rounded times."""
+    places = times[0] + np.arange(len(times)) / float(fps)
+    return bool(np.abs(np.array(times) - places).max() <= 0.5 / float(fps) + 0.002)
 
 
 def span_times(path: str, start_s: float, end_s: float) -> list[float]:
@@ -176,16 +203,8 @@ def read_image(path: str, *, long_px: int | None = None) -> np.ndarray:
 def decode_image(file, name: str, *, long_px: int | None = None) -> np.ndarray:
     """The same of an open binary stream; `name` is for messages."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise MediaError(f"{name} has {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} "
-                                 "are not read")
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # on white, as a browser shows it
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        image = open_picture(file, name)
+    except BROKEN as error:
         raise MediaError(f"cannot read the picture {name}: {error}") from None
     if long_px and max(image.size) > long_px:
         image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
@@ -198,7 +217,7 @@ def image_size(path: str) -> tuple[int, int]:
         filesystem, inner = storage.resolve(path)
         with filesystem.open_input_file(inner) as file, Image.open(file, formats=FORMATS) as image:
             return image.size
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise MediaError(f"cannot read the picture {path}: {error}") from None
 
 

@@ -4,9 +4,10 @@ A row of that form is `inputs` (JSON messages), `images` (paths) and `videos` = 
 crop_method}, media in the order of their messages. Its trainer drops what it cannot read without a word, so its
 rules are checked first (`trainer_preflight`). Of a longer clip it reads the first 97 frames.
 
-The form knows no spans: clips are cut out (H.264 yuv420p mp4, exact to the frame, named after the
-content of their video and the span, so that a second export writes nothing twice). `account.jsonl` has
-one line for every accepted sample: where it went, how many seconds will be used, or why it was left out.
+The form knows no spans: clips are cut out (H.264 yuv420p mp4, exact to the frame, of variable frame rate at a constant
+one, named after the content of their video and the span, so that a second export writes nothing twice).
+`account.jsonl` has one line for every accepted sample: where it went, how many seconds will be used, or why it was
+left out.
 
 Rows stream; memory does not grow with their number.
 """
@@ -15,12 +16,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from functools import lru_cache
 
-import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -28,9 +27,9 @@ from . import storage
 from .errors import InputError, ManifestError, MediaError
 from .ids import digest, file_hash
 from .manifest import Manifest, live
-from .media import VideoReader, probe
+from .media import probe
 from .messages import MAX_FRAMES, MIN_FRAMES, TRAINER_FPS
-from .spans import EPSILON_S, image_size
+from .spans import image_size, read_steady
 from .trainer_preflight import preflight
 from .trainer_shards import Shards
 from .video_writer import write_video
@@ -105,11 +104,8 @@ class _Cuts:
         end = item["end_s"] if item["end_s"] is not None else start + item["duration"]
         target = storage.join(self._folder, f"{digest(self._content(path), start, end)}.mp4")
         if not storage.exists(target):
-            with VideoReader(path) as reader:
-                if start > 1.0:
-                    reader.seek(start)
-                fps = Fraction(reader.probe.fps or 25).limit_denominator(1001)
-                write_video(target, _span(reader, start, end), fps=fps)
+            fps = Fraction(probe(path).fps or 25).limit_denominator(1001)
+            write_video(target, read_steady(path, start, end, fps), fps=fps)
         seconds = probe(target).duration_s or 0.0
         if seconds * TRAINER_FPS < MIN_FRAMES:  # the span says more than the film holds
             raise MediaError(f"a video has fewer than {MIN_FRAMES} frames at {TRAINER_FPS:g} fps "
@@ -123,11 +119,3 @@ def _content(path: str) -> str:
         return file_hash(path)
     except (OSError, InputError) as error:
         raise MediaError(f"cannot open {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _span(reader: VideoReader, start: float, end: float) -> Iterator[np.ndarray]:
-    for frame in reader:
-        if frame.time_s >= end - EPSILON_S:
-            return
-        if frame.time_s >= start - EPSILON_S:
-            yield frame.rgb()

@@ -100,18 +100,24 @@ def _missing_package(error: ModuleNotFoundError) -> int:
     return 2
 
 
+# errno -> what to do, as the beginning of "... and run the same command again"
+ADVICE = {
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota", errno.EIO: "check the disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)", errno.EPERM: "check the permissions",
+    errno.EROFS: "name an output that can be written", errno.EACCES: "name an output that can be written",
+    errno.EEXIST: "name an output folder where no file lies", errno.ENOENT: "name a path that exists or can be made",
+    errno.ENOTDIR: "name a path of which no part is a file", errno.EISDIR: "name a file where no folder lies",
+}
+
+
 def _broken_storage(error: OSError) -> int:
-    advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota",
-              errno.EROFS: "name an output folder that can be written", errno.EFBIG: "the file-size limit is reached",
-              errno.EACCES: "name an output folder that can be written", errno.EPERM: "check the permissions",
-              errno.ENOTDIR: "a part of the path is a file", errno.EIO: "check the disk"}
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if error.errno not in advice:
+    if error.errno not in ADVICE:
         raise error
     where = f" ({error.filename})" if error.filename else ""
-    print(f"error: {os.strerror(error.errno)}{where}: {advice[error.errno]} and run the same command again; "
+    print(f"error: {os.strerror(error.errno)}{where}: {ADVICE[error.errno]} and run the same command again; "
           f"finished work is kept. [{error}]", file=sys.stderr)
     return 2
 

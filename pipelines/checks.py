@@ -6,11 +6,15 @@ Each says which flag is wrong, what it was given, and what it takes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Sequence
 
 from manifests.errors import ConfigError
 from manifests.settings import flag
 
+# Models of one file on this machine: (setting, its value) -> settings that name the files.
+MODEL_FILES = {("pose", "dwpose"): ("pose_model", "pose_detector"),
+               ("face", "arcface"): ("face_model", "face_detector")}
 LEAST_PX = 16  # of a side: below it neither motion nor edits can be found
 
 
@@ -28,6 +32,31 @@ def above_zero(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{flag(name)} is {value:g}; it is a finite number above 0")
+
+
+def not_below(config: object, least: float, *names: str) -> None:
+    """Finite numbers from `least` on."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= least):
+            raise ConfigError(f"{flag(name)} is {value:g}; it is a finite number, {least:g} or more")
+
+
+def existing_files(config: object, *names: str) -> None:
+    """Files of this machine, where one is named."""
+    for name in names:
+        path = getattr(config, name)
+        if path and not os.path.isfile(path):
+            wrong = "which is a folder" if os.path.isdir(path) else "which does not exist"
+            raise ConfigError(f"{flag(name)} is {path}, {wrong}: name a file")
+
+
+def model_files(config: object) -> None:
+    """Files of the models that a run loads. Not looked at where a `Config` is made: `decide` makes one again from a
+    manifest, and needs no models."""
+    for (setting, backend), names in MODEL_FILES.items():
+        if getattr(config, setting, "") == backend:
+            existing_files(config, *names)
 
 
 def known(config: object, name: str, names: Collection[str]) -> None:

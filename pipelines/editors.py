@@ -26,7 +26,7 @@ from manifests.video_writer import write_video
 # Our task → the generator's, and what it is given: clip, first frame, references.
 TASKS = {
     "v2v": ("v2v", (True, False, False)),
-    "vi2v": ("rv2v", (True, True, False)),
+    "vi2v": ("vi2v", (True, True, False)),
     "vr2v": ("rv2v", (True, False, True)),
     "i2v": ("i2v", (False, True, False)),
     "r2v": ("r2v", (False, False, True)),

@@ -13,6 +13,8 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from bernini.encode import EncodeSettings
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
@@ -71,8 +73,9 @@ def encode(config: Config) -> Manifest:
         raise ManifestError(f"{samples.path} is a {samples.stop.name} table; `bernini encode` takes samples")
     encoders = fingerprints(open_model(config.model), config.settings.needs)
     stages = build(config)
+    identity = encoders | ({"prompt": "reasoning"} if config.settings.planned and _has_reasoning(samples) else {})
     target = Place(config.output, "encode", config).target("latents", stages, parents=[samples],
-                                                           settings=encoders, rules=RULES)
+                                                           settings=identity, rules=RULES)
     target = dataclasses.replace(target, header={
         **target.header, "encoders": encoders, "feature_folder": storage.relative(config.feature_root, target.path)})
     latents = run_stages(samples, target, stages, rows_per_block=config.rows_per_block, **config.engine_options)
@@ -80,6 +83,12 @@ def encode(config: Config) -> Manifest:
     if not storage.is_uri(latents.path):
         write_index(latents)
     return latents
+
+
+def _has_reasoning(samples: Manifest) -> bool:
+    """Latents with reasoning were once made with another prompt: theirs is another name, all others keep theirs."""
+    found = (pc.match_substring(batch["inputs"], '"cot_text"') for batch in samples.batches(["inputs"]))
+    return any(pc.any(has).as_py() for has in found)
 
 
 def build(config: Config) -> tuple[Stage, ...]:

@@ -28,15 +28,17 @@ from manifests.frames import DETAIL_SHORT_PX, SAMPLE_SHORT_PX, ClipBuffer, ClipF
 from manifests.manifest import Manifest
 from manifests.media import VideoReader
 from manifests.planes import fit, shrink
-from manifests.settings import parse
+from manifests.settings import flag, parse
 from manifests.spans import EPSILON_S, read_picture
 
+from .checks import existing_files
 from .command import print_funnel
 from .recipe import RunConfig, Steps
 from .scan import measure_classes
 from .stage import Stage
 
 SIDES = ("source", "target")
+MODELS = {"text_similarity": ("clip_model",), "aesthetics": ("clip_model", "aesthetic_head")}  # settings they need
 TEXTS = ("caption", "instruction")  # columns that tell what is seen, the first that is there
 
 
@@ -70,6 +72,10 @@ class Config(RunConfig):
             raise ConfigError("name at least one measure with --filters, e.g. --filters overlay_text letterbox")
         if self.side not in SIDES:
             raise ConfigError(f"no side {self.side!r}; known: {', '.join(SIDES)}")
+        for name, flags in MODELS.items():
+            if name in self.filters and (missing := [f for f in flags if not getattr(self, f)]):
+                raise ConfigError(f"{name} is measured by a model: name {' and '.join(map(flag, missing))}")
+        existing_files(self, "aesthetic_head")
 
 
 def main(argv: list[str]) -> int:
@@ -103,10 +109,16 @@ def measure_stage(config: Config, source: Manifest) -> Stage:
     options = {"aesthetics": clip | {"head": config.aesthetic_head}, "text_similarity": clip,
                "video_similarity": {"backend": config.embedder} | (
                    {"model": config.embedder_model} if config.embedder == "xclip" else {})}
+    kwargs = {"filters": config.filters, "stop": stop, "side": config.side, "text_column": text,
+              "options": {k: v for k, v in options.items() if k in config.filters}}
     return Stage(op="pipelines.measure:MeasureRows", batch_size=8, workers=config.workers,
-                 num_gpus=config.gpus_per_worker,
-                 kwargs={"filters": config.filters, "stop": stop, "side": config.side, "text_column": text,
-                         "options": {k: v for k, v in options.items() if k in config.filters}})
+                 num_gpus=config.gpus_per_worker, kwargs=kwargs | _versions(config.filters))
+
+
+def _versions(filters: Sequence[str]) -> dict:
+    """Versions of the measures that have changed: with them a finished manifest of the earlier ones is not the same."""
+    changed = {n: c.version for n, c in zip(filters, measure_classes(filters), strict=True) if hasattr(c, "version")}
+    return {"versions": changed} if changed else {}
 
 
 READS = {
@@ -127,7 +139,7 @@ class MeasureRows:
     """
 
     def __init__(self, filters: Sequence[str], stop: str, side: str = "target", text_column: str = "",
-                 options: Mapping[str, dict] | None = None):
+                 options: Mapping[str, dict] | None = None, versions: Mapping[str, int] | None = None):
         self.reads, self.adds = self.contract(filters, stop, side, text_column)
         self._stop, self._side, self._text, self._prefix = stop, side, text_column, _prefix(stop, side)
         self._measures = [cls(**(options or {}).get(name, {}))
@@ -145,7 +157,8 @@ class MeasureRows:
     def owners(cls, filters: Sequence[str], stop: str, side: str = "target", options: dict | None = None,
                **_: object) -> dict[str, dict]:
         return {_prefix(stop, side) + field.name: {"op": f"{c.__module__}:{c.__name__}", "backend": " ".join(
-            [c.backend, *map(str, (options or {}).get(name, {}).values())]).strip()}
+            [c.backend, *map(str, (options or {}).get(name, {}).values())]).strip()} | (
+                {"version": c.version} if hasattr(c, "version") else {})
             for name, c in zip(filters, measure_classes(filters), strict=True) for field in c.adds}
 
     def __call__(self, table: pa.Table) -> pa.Table:

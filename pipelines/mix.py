@@ -19,8 +19,9 @@ Manifests that are mixtures themselves are left out: `OUT/samples/*` may hold wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,7 @@ from manifests.sample_size import sample_tokens, target_seconds
 from manifests.settings import parse
 from manifests.tasks import TASKS, VIDEO
 
+from .checks import above_zero, at_least, not_below
 from .mix_snapshots import Run, show_draws, write_snapshots
 from .place import Place
 from .run import finish
@@ -58,7 +60,7 @@ class Config:
     output: str
     """Folder below which the mixed samples manifest is written."""
     stage: str
-    """I, IIa, IIb, IIIa or IIIb (Table 2), or even (every sample equally often)."""
+    """I, IIa, IIb, IIIa or IIIb (Table 2), even (every sample equally often), or propagation (vi2v alone)."""
     weight: tuple[str, ...] = ()
     """NAME=W: weight of a data set inside its group, in the units of Table 1; 0 leaves it out."""
     rights: str = "any"
@@ -83,6 +85,11 @@ class Config:
     """Of the simulation."""
 
     def __post_init__(self):
+        at_least(self, 0, "steps")
+        not_below(self, 0, "samples_per_step", "tokens_per_step")
+        above_zero(self, "max_repeat")
+        if not 0 <= self.progress <= 1:
+            raise ConfigError(f"--progress is {self.progress:g}; it is the finished share of a stage, 0 to 1")
         if self.snapshots < 1:
             raise ConfigError(f"snapshots is {self.snapshots}; it must be at least 1")
         if self.snapshots > max(1, self.steps):
@@ -101,7 +108,9 @@ class Config:
                 name = ""
             if not name:
                 raise ConfigError(f"--weight {text}: write NAME=W, e.g. --weight pico-banana-400k=2")
-        return Mixture(name=base.name, groups=base.groups, decayed=base.decayed, overrides=overrides)
+            if not 0 <= overrides[name] < math.inf:
+                raise ConfigError(f"--weight {text}: a weight is a finite number, 0 or more")
+        return replace(base, overrides=overrides)
 
 
 @dataclass
@@ -257,10 +266,38 @@ def show(config: Config, blend: Mixture, amounts: dict[Key, Amount], shares: dic
               "mean. Cut the stage with --snapshots, e.g. --snapshots 8")
     if missing := [f"{g} {w:g}" for g, w in blend.groups.items() if g not in there]:
         print(f"warning: nothing is there of {', '.join(missing)}; the rest takes their shares")
+    for name in sorted(blend.overrides or {}):
+        if reason := _no_effect(name, blend, amounts):
+            print(f"warning: --weight {name} has no effect: {reason}")
     for key in sorted(amounts):
-        if not shares.get(key):
-            print(f"note: {key[0]} ({key[1]}) has no weight in this stage and will not be drawn")
-        if run.num_samples and repeats[key] > config.max_repeat:
-            steps = config.steps * config.max_repeat / repeats[key]
-            print(f"warning: each sample of {key[0]} ({key[1]}) would be drawn {repeats[key]:.1f} times, more than "
-                  f"{config.max_repeat:g}: give more samples, a lower --weight, or at most {steps:,.0f} steps")
+        _tell_of(key, config, blend, shares, run)
+
+
+def _no_effect(name: str, blend: Mixture, amounts: dict[Key, Amount]) -> str:
+    """Why a weight inside its group changes nothing; empty where it does."""
+    groups = {group_of(*key) for key in amounts if key[0] == name}
+    if blend.tasks and not any(other == name and task in blend.tasks for other, task in amounts):
+        return f"stage {blend.name} draws only {', '.join(blend.tasks)}"
+    if not blend.groups:
+        return ""
+    if not groups & set(blend.groups):
+        return f"stage {blend.name} draws nothing of {', '.join(sorted(groups))}"
+    alone = all(other == name for other, task in amounts if group_of(other, task) in groups)
+    if alone and len(groups) == 1 and blend.overrides[name]:
+        return f"it is all there is of {groups.pop()}, whose share the stage sets"
+    return ""
+
+
+def _tell_of(key: Key, config: Config, blend: Mixture, shares: dict[Key, float], run: Run) -> None:
+    """What is unusual about a data set: it is not drawn, or too often."""
+    name, repeats = f"{key[0]} ({key[1]})", run.repeats()[key]
+    if not shares.get(key):
+        decayed = config.progress and group_of(*key) in blend.decayed and any(s.get(key) for s in run.shares)
+        print(f"note: {name} has no weight at this progress ({config.progress:g}), only earlier in the stage"
+              if decayed else f"note: {name} has no weight in this stage and will not be drawn")
+    if run.num_samples and repeats > config.max_repeat:
+        most = math.floor(config.steps * config.max_repeat / repeats + 1e-6)
+        steps = f", or at most {most:,} step{'s' if most > 1 else ''}" if most else ""
+        advice = "give more samples" + (f", a lower --weight{steps}" if steps else " or a lower --weight")
+        print(f"warning: each sample of {name} would be drawn {repeats:.1f} times, more than {config.max_repeat:g}: "
+              f"{advice}")

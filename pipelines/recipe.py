@@ -28,7 +28,7 @@ from manifests import storage
 from manifests.errors import ConfigError, ManifestError
 from manifests.manifest import Manifest, live
 
-from .checks import at_least
+from .checks import at_least, model_files
 from .ingest import fingerprint, list_videos
 from .place import Place
 from .run import ENGINES, Guard, TableSource, finish, require_accepted
@@ -168,6 +168,31 @@ class AskConfig(RunConfig):
         return Stage(op=op, kwargs=kwargs, num_cpus=0.0 if self.measured else 0.5)
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(AskConfig):
+    """Which made edits are good enough for a model that judges them; what is measured has no judge."""
+
+    judge_min: float = 3.0
+    """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked. With a reference also the
+    lowest mark of likeness to it: 3 = alike, with clear differences."""
+
+    def judge_rules(self, *, reference: bool = False) -> tuple[Rule, ...]:
+        if self.measured:
+            return ()
+        alike = (Rule(column="judge_reference", min=self.judge_min, why="the target shows what the reference shows"),)
+        return (Rule(column="judge_overall", min=self.judge_min, why="the edit is what was asked for"),
+                *(alike if reference else ()))
+
+    def judge(self) -> tuple[Stage, ...]:
+        """The judge of source, target and instruction; none without a model."""
+        return () if self.measured else (self.ask("annotators.judge:JudgeEdit"),)
+
+    def judge_reference(self) -> tuple[Stage, ...]:
+        """The judge who also sees `reference_path`, and what the marks must be; none without a model."""
+        return () if self.measured else (self.ask("annotators.judge:JudgeReferenceEdit"),
+                                         apply_rules(*self.judge_rules(reference=True)))
+
+
 def apply_rules(*rules: Rule) -> Stage:
     return Stage(op="filters.rules:ApplyRules", kwargs={"rules": rules}, num_cpus=0.0)
 
@@ -179,12 +204,14 @@ def apply_rules_where(edits: tuple[str, ...], rules: tuple[Rule, ...]) -> Stage:
 
 
 def stops(*, may_be_empty: Collection[str] = (), hint: Callable[[str, Manifest], str] = lambda name, manifest: ""):
-    """Decorator of a recipe's `run_steps`, a generator of `(name, manifest)`: `RunStopped` after the first stop that
-    accepted no row, with the `hint` for it. Stops in `may_be_empty` (by the first word of their name) may be."""
+    """Decorator of a recipe's `run_steps`, a generator of `(name, manifest)`: `ConfigError` at once where the file of
+    a model does not exist, and `RunStopped` after the first stop that accepted no row, with the `hint` for it. Stops in
+    `may_be_empty` (by the first word of their name) may be."""
 
     def decorate(steps: Callable[[RunConfig], Iterator[tuple[str, Manifest]]]):
         @wraps(steps)
         def run_steps(config: RunConfig) -> Iterator[tuple[str, Manifest]]:
+            model_files(config)
             for name, manifest in steps(config):
                 yield name, manifest
                 if name.split(" ")[0] not in may_be_empty:
@@ -242,6 +269,14 @@ class Steps:
         """A stop whose stages need workers; `header` goes to `Place.target`."""
         return run_stages(source, self.place.target(stop, stages, **header), stages, rows_per_block=rows_per_block,
                           **self.config.engine_options)
+
+    def judge_references(self, rows: Iterator[pa.Table], stages: Sequence[Stage],
+                         parents: Sequence[Manifest]) -> Manifest:
+        """CANDIDATES: the -Ref variants `rows` of pairs in `parents`, each judged beside its reference."""
+        schema, made_by = parents[-1].schema, parents[-1].header.get("owners")
+        alone = self.finish("candidates", schema, rows, parents=parents, settings="references", made_by=made_by)
+        return self.run("candidates", alone, stages, rows_per_block=1, parents=[alone], made_by=made_by,
+                        rules=self.config.judge_rules(reference=True))
 
     def finish(self, stop: str, schema: pa.Schema, tables: Iterator[pa.Table], **header) -> Manifest:
         """A stop that is arithmetic of the driver."""

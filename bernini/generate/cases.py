@@ -27,6 +27,7 @@ INPUTS = {
     "mv2v": ((1, None), (0, None)),
     "r2v": ((0, 0), (1, None)),
     "rv2v": ((1, None), (1, None)),
+    "vi2v": ((1, 1), (1, 1)),  # a video and its edited first frame
     "ads2v": ((1, None), (0, None)),
 }
 

@@ -55,6 +55,11 @@ _INSERT = (
     "You see frames of a video and then of a clip to be inserted into it. Say in English, in two or three "
     "sentences, where and when it appears and how it blends in. Answer with the prompt only."
 )
+_PROPAGATE = (
+    "You see frames of a video, and then its first frame after an edit. Say in English, in one or two sentences, "
+    "what the edit changed and how it is carried through the video, as the user wishes; what was not edited stays. "
+    "Answer with the prompt only."
+)
 INSTRUCTIONS = {
     "t2i": _CREATE.format(what="image"),
     "t2v": _CREATE.format(what="video"),
@@ -64,6 +69,7 @@ INSTRUCTIONS = {
     "i2v": _ANIMATE,
     "r2v": _REFERENCE.format(before=""),
     "rv2v": _REFERENCE.format(before=_EDITED_TOO),
+    "vi2v": _PROPAGATE,
     "ads2v": _INSERT,
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from bernini.errors import CaseError
 
-TASKS = ("t2i", "i2i", "t2v", "i2v", "v2v", "mv2v", "r2v", "rv2v", "ads2v")
+TASKS = ("t2i", "i2i", "t2v", "i2v", "v2v", "mv2v", "vi2v", "r2v", "rv2v", "ads2v")
 IMAGE_TASKS = ("t2i", "i2i")
 
 
@@ -58,6 +58,7 @@ RENDERER = {
     "mv2v": dict(guidance_mode="v2v_apg"),
     "r2v": dict(guidance_mode="r2v_apg"),
     "rv2v": dict(guidance_mode="rv2v"),
+    "vi2v": dict(guidance_mode="rv2v"),
     "ads2v": dict(guidance_mode="rv2v"),
 }
 
@@ -119,6 +120,8 @@ PRESETS = {
         "rv2v": _full("paper", 40, 4, 1.5, 3, 1.25, 1),
     },
 }
+for _tasks in PRESETS.values():  # the releases name the task in their table of prompts and give it no weights
+    _tasks["vi2v"] = _tasks["rv2v"]
 DEFAULT_PRESET = "released_v2"
 
 

@@ -5,7 +5,8 @@ One example gives up to two documents, each in the form that the same job has in
     writing    user turns, then answers to be learned; the base model's chat form with `<|im_end|>`.
                Understanding, and the reasoning text of CoT data.
     planning   system, user, assistant with the target. With reasoning text, that text is the prompt,
-               as `generate --reasoning self_text` uses it.
+               as `generate --reasoning self_text` uses it; the text encoder reads the same
+               (`encode.renderer_prompt`).
 
 In a planning document only the last visual to be generated is masked; an earlier one (the edited
 frame of self-vision-text reasoning) is a finished input there, as it is in generation.
@@ -168,7 +169,7 @@ def _planning_runs(example: Example, draws: Draws, content: list[Run], target: V
     if example.task == "interleaved" and not draws.drop_text:
         frame = runs(example.task, "x", [], target)
         return [*frame[:3], *content, *frame[4:]]  # in the place of the prompt
-    texts = [p.text for p in example.parts if p.is_learned]
+    texts = [p.text for p in example.parts if p.is_learned and p.text]
     texts = texts or [p.text for p in example.parts if p.visual is None]
     prompt = "" if draws.drop_text else clean_prompt(" ".join(texts))
     return runs(example.task, prompt, [r for r in content if isinstance(r, Visual)], target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from manifests.errors import ConfigError
 
 DESCRIPTION = """Train planner and renderer on manifests of latents (bernini encode) or raw samples.
 
-Stages (paper, section 4.1): I planner; IIa, IIb renderer; IIIa, IIIb both together. Each sets the
+Stages (paper, section 4.1): I planner; IIa, IIb renderer; IIIa, IIIb both together;
+propagation is IIb on edited first frames alone. Each sets the
 defaults below; any flag changes them. A second start with the same --output resumes, bit for bit.
 
   bernini train --stage IIb --model MODEL --data OUT/latents/encode-1a2b --dry-run
@@ -41,8 +43,12 @@ def parse(argv: Sequence[str]) -> TrainConfig:
 
 def main(argv: Sequence[str] | None = None, launch: Callable[[TrainConfig], None] | None = None) -> int:
     """0 when the run ended, 2 for a mistake of the user. `launch` starts a run on other machines (`--ray`)."""
+    argv, config = sys.argv[1:] if argv is None else argv, None
     try:
-        config = parse(sys.argv[1:] if argv is None else argv).checked()
+        config = parse(argv).checked()
+        if not config.export_only:
+            refuse_idle(config, argv)
+            check_output(Path(config.output))
         if config.ray and launch is None:
             raise ConfigError("--ray is known to the command `bernini train` only")
         if config.export_only:
@@ -55,9 +61,40 @@ def main(argv: Sequence[str] | None = None, launch: Callable[[TrainConfig], None
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nstopped; the same command resumes from the newest checkpoint", file=sys.stderr)
+        print("\nstopped" + _what_is_left(config), file=sys.stderr)
         return 130
     return 0
+
+
+def refuse_idle(config: TrainConfig, argv: Sequence[str]) -> None:
+    """A setting that was given and changes nothing is a mistake; it is told before the run, not after it."""
+    from manifests.manifest import Manifest
+
+    given = settings.given(argv)
+    if why := config.without_effect(given):
+        raise ConfigError(why)
+    names = [n for n in ("max_size", "fps") if n in given]
+    if names and config.data and all(Manifest.open(path).stop.name == "latents" for path in config.data):
+        raise ConfigError(f"{settings.flag(names[0])} has no effect in this run: --data are latents, whose size and "
+                          "rate are those of their `bernini encode`")  # fmt: skip
+
+
+def check_output(folder: Path) -> None:
+    """`ConfigError` where the folder of the run cannot be made or written; nothing is made."""
+    there = next((p for p in (folder, *folder.parents) if os.path.exists(p)), Path())
+    if not os.path.isdir(there):
+        raise ConfigError(f"--output {folder} cannot be made: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {folder} cannot be made: {there} is not writable; name another folder")
+
+
+def _what_is_left(config: TrainConfig | None) -> str:
+    """What the same command will do after a stop."""
+    if config is None or config.export_only or config.dry_run:
+        return ""
+    if any(Path(config.output, "checkpoints").glob("step-*")):
+        return "; the same command resumes from the newest checkpoint"
+    return " before the first checkpoint; the same command begins anew"
 
 
 def run(config: TrainConfig) -> None:
@@ -82,6 +119,8 @@ def run(config: TrainConfig) -> None:
             dry_run(what, world)
         return
     trainer = build(what, world, say=say)
+    for note in mixture_notes(trainer.loader):
+        say(note)
     say(trained_table({n: getattr(trainer.model, n) for n in ("planner", "high", "low")}))
     trainer.run()
     if config.export and world.is_first:
@@ -107,6 +146,13 @@ def dry_run(what, world) -> None:
     print("\n" + trained_table(modules(what)) + "\n")
     for progress in (0.0, LAST) if config.mixture == "IIa" else (0.0,):
         print(mixture_table(loader, progress, config))
+    for note in mixture_notes(loader):
+        print(note)
+
+
+def mixture_notes(loader) -> list[str]:
+    """Groups of the mixture without data, and data sets without weight: neither is drawn."""
+    return loader.config.mix.notes(loader.dataset.counts)
 
 
 def mixture_table(loader, progress: float, config: TrainConfig) -> str:

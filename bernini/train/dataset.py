@@ -7,7 +7,9 @@ encoding once. A data set, in the sense of a mixture, is a `(source_name, task)`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ import torch
 
 from bernini.encode import EncodedSample, Encoders, visual_costs
 from bernini.encoder_parts import PART_OF
+from bernini.text import MAX_TOKENS
 from bernini.train.cost import ExampleTokens, VisualTokens
 from bernini.train.example import Example, Part, Visual
 from manifests import storage
@@ -75,7 +78,8 @@ class Encoded:
 class Raw:
     """A SAMPLES manifest, encoded when a sample is asked for."""
 
-    def __init__(self, manifest: Manifest, needs: Sequence[str], split: str, encoders: Encoders | None):
+    def __init__(self, manifest: Manifest, needs: Sequence[str], split: str, encoders: Encoders | None,
+                 say: Callable[[str], None]):
         if encoders is None:
             words = " and ".join(WORDS[n] for n in needs)
             raise ManifestError(f"{manifest.path} holds samples without {words}: run `bernini encode {manifest.path} "
@@ -86,6 +90,7 @@ class Raw:
         self.manifest, self.encoders = manifest, encoders
         self.table = _index(manifest, RAW_COLUMNS, split)
         self._tokens: dict[int, ExampleTokens] = {}
+        self.say, self.num_cut = say, 0  # samples whose prompt is longer than the text encoder reads
 
     def tokens(self, i: int) -> ExampleTokens:
         """Token cost from file headers. Raises `MediaError` where a file cannot be read."""
@@ -93,11 +98,19 @@ class Raw:
             row = _row(self.table, i, RAW_COLUMNS)
             costs = visual_costs(row, self.encoders.settings)
             text, empty = self.encoders.num_text_tokens(row)
+            if text == MAX_TOKENS and (lost := self.encoders.cut(self.encoders.texts_of(row)[0])):
+                self._tell_cut(row["sample_id"], lost)
             visuals = [VisualTokens(kind=c.kind, is_target=c.is_target, latent=c.num_latent_tokens,
                                     vit=c.num_vit_tokens) for c in costs]
             self._tokens[i] = ExampleTokens.of(visuals, parts(row), row["task"], text=text, empty_text=empty,
                                                planner_text=self.encoders.num_planner_tokens(row))
         return self._tokens[i]
+
+    def _tell_cut(self, sample_id: str, lost: str) -> None:
+        """The 1st, 10th, 100th … such sample is told, with the count so far."""
+        self.num_cut += 1
+        if str(self.num_cut).strip("0") == "1":
+            self.say(f"sample {sample_id}: {lost}; {self.num_cut:,} such so far in {self.manifest.path}")
 
     def example(self, i: int) -> Example:
         """A sample, decoded and encoded now. Raises `MediaError` where it cannot be used."""
@@ -134,16 +147,17 @@ class Dataset:
 
     `needs` are the features that the stage asks for (`bernini.encode.STAGE_NEEDS`); `encoders` encode raw
     samples; `expects` are the fingerprints of the model's encoders (`bernini.encode.fingerprints`), to refuse
-    latents of another one.
+    latents of another one; `say` is told of raw samples whose prompt is cut.
     """
 
     def __init__(self, paths: Sequence[str | Manifest], *, needs: Sequence[str], split: str = "train",
-                 encoders: Encoders | None = None, expects: Mapping[str, str] | None = None):
+                 encoders: Encoders | None = None, expects: Mapping[str, str] | None = None,
+                 say: Callable[[str], None] = print):
         if not paths:
             raise ManifestError("no manifest was given: name at least one of LATENTS or SAMPLES")
         manifests = [p if isinstance(p, Manifest) else Manifest.open(p) for p in paths]
         expects = expects or (encoders.fingerprints if encoders is not None else _first_encoders(manifests))
-        self.sources = [_open(m, needs, split, encoders, expects) for m in manifests]
+        self.sources = [_open(m, needs, split, encoders, expects, say) for m in manifests]
         self._starts = np.cumsum([0, *(s.table.num_rows for s in self.sources)])
         columns = pa.concat_tables([s.table.select(["sample_id", "task", "source_name", "weight"])
                                     for s in self.sources]).combine_chunks()
@@ -160,11 +174,11 @@ class Dataset:
         """Samples of each data set `(source_name, task)`."""
         return {key: len(index) for key, index in self.members.items()}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Names the samples and their numbering: a saved loader state fits only these."""
-        return digest([int(n) for n in self._starts], [str(k) for k in order_key_any(self.ids, 0)[:: max(
-            1, len(self) // 1024)]])
+        """Names all samples and their numbering: a saved loader state fits only these."""
+        keys = np.ascontiguousarray(order_key_any(self.ids, 0), "<u8")
+        return digest([int(n) for n in self._starts], hashlib.blake2b(keys, digest_size=8).hexdigest())
 
     def tokens(self, i: int) -> ExampleTokens:
         source, row = self._where(i)
@@ -192,10 +206,10 @@ class Dataset:
                                 "epoch; give each manifest once")
 
 
-def _open(m: Manifest, needs, split: str, encoders: Encoders | None, expects: Mapping[str, str]):
+def _open(m: Manifest, needs, split: str, encoders: Encoders | None, expects: Mapping[str, str], say):
     if m.stop.name not in ("latents", "samples"):
         raise ManifestError(f"{m.path} is a {m.stop.name} table; training reads latents or samples")
-    source = Encoded(m, needs, split, expects) if m.stop.name == "latents" else Raw(m, needs, split, encoders)
+    source = Encoded(m, needs, split, expects) if m.stop.name == "latents" else Raw(m, needs, split, encoders, say)
     if not source.table.num_rows:
         raise ManifestError(f"{m.path} has no accepted sample of the split {split!r}: `bernini drops {m.path}` says "
                             "why rows were dropped; leave the manifest out")

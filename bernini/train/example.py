@@ -103,3 +103,28 @@ class Pack:
     flops: float
     epoch: int = 0
     skipped: tuple[str, ...] = field(default=())  # "sample id: why" of samples that could not be used
+
+
+def wrong_latent(shape: Sequence[int], channels: int) -> str | None:
+    """What is wrong with the shape of a latent, or None. Patches of 2 × 2 cover it: sides are even."""
+    wanted = f"[1, {channels}, T, Y, X] with T above 0, Y and X even and above 0"
+    if len(shape) != 5 or shape[0] != 1 or min(shape) < 1 or shape[3] % 2 or shape[4] % 2:
+        return f"has the shape {list(shape)}, not {wanted}"
+    if shape[1] != channels:
+        return f"has {shape[1]} channels, the renderer wants {channels}; encoded with another autoencoder"
+    return None
+
+
+def wrong_vit(shape: Sequence[int], grid: Sequence[int] | None, width: int, merge: int) -> str | None:
+    """What is wrong with the shape of ViT features and their grid of patches, or None. `merge` is that of the tower."""
+    if len(shape) != 2 or min(shape) < 1:
+        return f"have the shape {list(shape)}, not [rows, {width}]"
+    if shape[1] != width:
+        return f"are {shape[1]} wide, the planner wants {width}; encoded with another vision tower"
+    if grid is None:
+        return "have no grid (t, h, w)"
+    if len(grid) != 3 or min(grid) < 1 or grid[1] % merge or grid[2] % merge:
+        return f"have the grid {list(grid)}, not three numbers above 0 with h and w in multiples of {merge}"
+    if (rows := grid[0] * (grid[1] // merge) * (grid[2] // merge)) != shape[0]:
+        return f"have {shape[0]} rows, their grid {list(grid)} has {rows}"
+    return None

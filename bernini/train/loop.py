@@ -1,8 +1,9 @@
 """The training loop: packs in, optimiser steps, metrics and checkpoints out.
 
 Nothing in a step waits for the device: losses stay there until a line of metrics is due, and a
-gradient that is not a number cancels the update there too (fused AdamW's `found_inf`). All that
-decides a step is in the checkpoint, so a run that was killed goes on bit for bit.
+gradient that is not a number cancels the update there too (fused AdamW's `found_inf`) and is told
+with the next line. All that decides a step is in the checkpoint, so a run that was killed goes on
+bit for bit.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ class Trainer:
         """From the newest checkpoint, or from the start, to the last step."""
         self._resume()
         first, config = self.world.is_first, self.config
+        if first and self.step >= config.steps:
+            self.say(f"nothing is left to train: the run is at step {self.step} of --steps {config.steps}; give a "
+                     "larger --steps to go on")  # fmt: skip
         self.output.mkdir(parents=True, exist_ok=True)
         writer = Writer(self.output, resumed_at=self.step, tensorboard=config.tensorboard, wandb=config.wandb,
                         config=asdict(config)) if first else None  # fmt: skip
         if writer is not None and config.tensorboard and writer.board is None:
             self.say("TensorBoard is not installed (pip install -e '.[train]'); metrics.jsonl has the same numbers")
-        packs, clock = iter(self.loader), Clock(self.world.device, self.world.size)
+        packs, clock = iter(self.loader), Clock(self.world, self.interval)
         logged = self.step
         while self.step < config.steps:
             self.train_step(packs)
@@ -94,9 +98,11 @@ class Trainer:
                 self._log(writer, clock, self.step - logged)
                 logged = self.step
             if self.step % config.save_every == 0 or self.step == config.steps:
-                self.save()
+                with clock.stopped():
+                    self.save()
             if self.sample is not None and config.sample_every and self.step % config.sample_every == 0:
-                self.sample(self.step, self)
+                with clock.stopped():
+                    self.sample(self.step, self)
         if writer is not None:
             writer.close()
 
@@ -155,7 +161,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.step()
-        self.average.update(self.shards.local, self.step)
+        self.average.update(self.shards.local, self.step, norm.isfinite())
         self.shards.drop_gradients()
         return norm
 

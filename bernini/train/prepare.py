@@ -18,7 +18,7 @@ from bernini.conditions import source_ids
 from bernini.planner.chat import Chat, Special, build
 from bernini.planner.chat import Visual as Planned
 from bernini.train.chats import Document, Target, Tokenize, documents, planned
-from bernini.train.example import Draws, Example, Pack, Visual
+from bernini.train.example import Draws, Example, Pack, Visual, wrong_latent, wrong_vit
 
 ROUNDING = 2.0**-7  # two steps of bfloat16 below 1: rows with equal timesteps share the first one's sigma
 
@@ -33,6 +33,7 @@ class Needs:
     text_width: int = 0
     vit_width: int = 0
     latent_channels: int = 16
+    merge: int = 2  # sides of the square of patches that is one ViT feature
 
     def expert(self, sigma: float) -> str | None:
         """Which trained expert denoises this level; the released table rounds levels over the end of its interval."""
@@ -146,26 +147,23 @@ def _bad_visuals(example: Example, needs: Needs) -> str | None:
                 return f"visual {number} has no {name}; encode it"
             if not bool(tensor.isfinite().all()):
                 return f"NaN or infinity in the {name} of visual {number}"
-        why = _wrong_shape(number, visual, needs)
-        if why is not None:
-            return why
+            if (why := _wrong_shape(name, visual, needs)) is not None:
+                return f"{name} of visual {number} {why}"
     return None
 
 
-def _wrong_shape(number: int, visual: Visual, needs: Needs) -> str | None:
-    if needs.renderer and visual.latent is not None and visual.latent.shape[1] != needs.latent_channels:
-        return (f"latent of visual {number} has {visual.latent.shape[1]} channels, the renderer wants "
-                f"{needs.latent_channels}; encoded with another autoencoder")  # fmt: skip
-    if needs.planner and visual.vit is not None and visual.vit.shape[1] != needs.vit_width:
-        return (f"ViT features of visual {number} are {visual.vit.shape[1]} wide, the planner wants "
-                f"{needs.vit_width}; encoded with another vision tower")  # fmt: skip
-    return None
+def _wrong_shape(name: str, visual: Visual, needs: Needs) -> str | None:
+    if name == "latent":
+        return wrong_latent(visual.latent.shape, needs.latent_channels)
+    return wrong_vit(visual.vit.shape, visual.grid, needs.vit_width, needs.merge)
 
 
 def _bad_render(example: Example, draws: Draws, needs: Needs) -> str | None:
     text = example.empty_embedding if draws.drop_text else example.text_embedding
     if text is None:
         return "no text embedding; encode it"
+    if text.ndim != 2:
+        return f"text embedding has the shape {list(text.shape)}, not [rows, {needs.text_width}]"
     if text.shape[1] != needs.text_width:
         return f"text embedding is {text.shape[1]} wide, the renderer wants {needs.text_width}"
     if not bool(text.isfinite().all()):

@@ -30,7 +30,8 @@ class LoaderConfig:
     """How samples become packs."""
 
     mixture: str | Mixture = "even"
-    """Name of a stage of Table 2 (I, IIa, IIb, IIIa, IIIb), "even" (by number of samples), or a mixture."""
+    """Name of a stage of Table 2 (I, IIa, IIb, IIIa, IIIb), "propagation", "even" (by number of samples), or a
+    mixture."""
     token_budget: int = 150_000
     """Most useful tokens of a pack; the released trainer's `max_seq_len`."""
     window: int = 16

@@ -5,6 +5,8 @@
     IIb    the same without pair data
     IIIa   planner and renderer together; the renderer is shown text, sources and unmasked target tokens
     IIIb   the same with reasoning data
+    propagation
+           as IIb, on clips with an edited first frame alone: the model that makes more data (section 3.3)
 
 Everything that the stage does not train stays frozen: text encoder, autoencoder and vision tower
 always (their features are computed before training), the planner in II, the renderer in I.
@@ -13,6 +15,7 @@ always (their features are computed before training), the planner in II, the ren
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 from torch import nn
@@ -33,7 +36,7 @@ class TrainConfig:
     """Settings of one run; the stage gives the defaults."""
 
     stage: str = "IIb"
-    """I, IIa, IIb, IIIa or IIIb."""
+    """I, IIa, IIb, IIIa, IIIb or propagation."""
     data: tuple[str, ...] = ()
     """Manifests of samples or latents."""
     model: str = ""
@@ -168,13 +171,47 @@ class TrainConfig:
             raise ConfigError("--dry-run shows a training; with --export-only there is none")
         if not self.planner and self.experts == "none":
             raise ConfigError("nothing is trained: --experts none without --planner")
+        self._check_losses()
         if self.lora_rank and self.experts == "none":
             raise ConfigError("--lora-rank trains adapters of the renderer; with --experts none there is none")
         if bool(self.sample_every) != bool(self.sample_cases):
             raise ConfigError("--sample-every and --sample-cases go together: when, and what")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay {self.ema_decay} must lie in [0, 1)")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"--seed {self.seed} must lie between -2^63 and 2^63 - 1")
         return self
+
+    def _check_losses(self) -> None:
+        """What is trained without a loss would only be made smaller, by the weight decay."""
+        if not any(asdict(self.weights).values()):
+            names = [n for n, used in (("lambda_text", self.planner), ("lambda_visual", self.planner),
+                                       ("lambda_dit", self.experts != "none")) if used]  # fmt: skip
+            raise ConfigError(f"nothing is learned: all weights of the losses are 0; give {_choice(names)} above 0")
+        if self.experts != "none" and not self.lambda_dit:
+            raise ConfigError(f"--lambda-dit 0 with --experts {self.experts}: the experts would learn nothing; give "
+                              "--lambda-dit above 0, or --experts none")  # fmt: skip
+
+    def without_effect(self, given: Collection[str]) -> str | None:
+        """Which of the given settings changes nothing in this run, and why; None when all count."""
+        no_planner, no_expert = "the planner is not trained", "no expert of the renderer is trained"
+        idle = {
+            "lora_alpha": "all weights are trained: give --lora-rank too" if not self.lora_rank else None,
+            "sample_steps": "no samples are generated: give --sample-every too" if not self.sample_every else None,
+            "lambda_dit": no_expert if self.experts == "none" else None,
+            **dict.fromkeys(("max_size", "fps"), "the planner alone reads no VAE latents" if self.experts == "none"
+                            else None),
+            **dict.fromkeys(("lambda_text", "lambda_visual", "vit_noises"), no_planner if not self.planner else None),
+            **dict.fromkeys(("drop_vit", "drop_plan"), no_planner if not self.planner else
+                            no_expert if self.experts == "none" else None),
+        }  # fmt: skip
+        return next((f"{flag(n)} has no effect in this run: {idle[n]}" for n in given if idle.get(n)), None)
+
+
+def _choice(names: Sequence[str]) -> str:
+    """Settings as a user calls them: "--a, --b or --c"."""
+    flags = [flag(n) for n in names]
+    return " or ".join([", ".join(flags[:-1]), flags[-1]] if len(flags) > 1 else flags)
 
 
 def _stage(name: str, ema: float, **changes) -> TrainConfig:
@@ -187,6 +224,7 @@ STAGES = {
     "IIb": _stage("IIb", 0.9999),
     "IIIa": _stage("IIIa", 0.9995, planner=True),
     "IIIb": _stage("IIIb", 0.999, planner=True),
+    "propagation": _stage("propagation", 0.9999),
 }
 
 

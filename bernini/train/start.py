@@ -125,15 +125,16 @@ def reading(plan: Plan, found: dict[str, nn.Module | None]) -> Reading:
     needs = Needs(planner=planner is not None, renderer=renderer is not None, experts=plan.experts,
                   text_width=renderer.config.text_dim if renderer is not None else 0,
                   latent_channels=renderer.config.in_channels if renderer is not None else 16,
-                  vit_width=planner.vit_decoder.net.input_proj.in_features if planner is not None else 0)  # fmt: skip
+                  vit_width=planner.vit_decoder.net.input_proj.in_features if planner is not None else 0,
+                  merge=planner.special.merge if planner is not None else 2)  # fmt: skip
     return Reading(needs=needs, tokenize=tokenize, special=planner.special if planner is not None else None)
 
 
-def open_loader(plan: Plan, world: World) -> Loader:
+def open_loader(plan: Plan, world: World, say: Callable[[str], None] = print) -> Loader:
     """The stream of packs of this process, from latents or from raw samples."""
     config = plan.config
     dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
-                      expects=fingerprints(plan.model, plan.features))  # fmt: skip
+                      expects=fingerprints(plan.model, plan.features), say=say)  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
     joint = config.planner and plan.experts  # the planner conditions the renderer
     draws = DrawSettings(recipe=config.noise_recipe, interval=plan.experts[0][1:] if one_of_two else (0.0, 1.0),
@@ -163,7 +164,8 @@ def _encoders(plan: Plan, world: World):
 def build(plan: Plan, world: World, *, say: Callable[[str], None] = print) -> Trainer:
     """A trainer with its data, ready to run."""
     config = plan.config
-    loader = open_loader(plan, world)  # data first: its mistakes cost no loading of weights
+    loader = open_loader(plan, world, say)  # data first: its mistakes cost no loading of weights
+    _make(Path(config.output))
     found = modules(plan)
     how = reading(plan, found)
     model = TrainModel(found["planner"], found["high"], found["low"], config.weights,
@@ -176,5 +178,11 @@ def build(plan: Plan, world: World, *, say: Callable[[str], None] = print) -> Tr
 
         read_batch(config.sample_cases)  # a file that cannot be read is refused now
         sample = Sampler(plan.model, str(world.device), say)
-    Path(config.output).mkdir(parents=True, exist_ok=True)
     return Trainer(config, model, loader, how, world, say=say, sample=sample)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {folder} cannot be made ({error}); name another folder") from None

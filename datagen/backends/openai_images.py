@@ -31,6 +31,7 @@ from . import EditRequest
 from .sizes import MEGAPIXEL, WorkSize
 
 SHOWN = 300          # characters of a server's own words in a message
+ASPECT = 0.1         # by so much the shape of an answer may differ: sides are rounded to multiples, and servers crop
 AGAIN = (408, 429, 500, 502, 503, 504)
 STOPS = {401: "refuses the key", 403: "refuses the key", 404: "knows no such address or model"}
 
@@ -71,7 +72,16 @@ class OpenAIImageEditor:
             # Transparent is what may change, as the protocol has it.
             alpha = size.bring(np.where(request.mask, 0, 255).astype(np.uint8))
             files["mask"] = _png(np.dstack([size.bring(image), alpha]))
-        return size.restore(self._picture(self._ask(fields, files)))
+        made = self._picture(self._ask(fields, files))
+        wide, wanted = made.shape[1] / made.shape[0], image.shape[1] / image.shape[0]
+        if abs(wide / wanted - 1) > ASPECT:
+            raise BackendError(f"{self.url} answered with a picture of {made.shape[1]}x{made.shape[0]} for one of "
+                               f"{image.shape[1]}x{image.shape[0]}; in another shape it would be stretched")
+        return size.restore(made)
+
+    def _shown(self, data: bytes) -> str:
+        """The beginning of an answer as text, without the key: servers echo what they were sent."""
+        return data[:4 * SHOWN].decode("utf-8", "replace").replace(self._key or "\0", "***")
 
     def _ask(self, fields: dict[str, str], files: dict[str, bytes]) -> bytes:
         body, kind = _form(fields, files)
@@ -85,7 +95,7 @@ class OpenAIImageEditor:
                 continue
             if status == 200:
                 return data
-            words = data[:4 * SHOWN].decode("utf-8", "replace").replace(self._key or "\0", "***").strip()[:SHOWN]
+            words = self._shown(data).strip()[:SHOWN]
             if status in STOPS:
                 wanted = f" ({self._key_from} is {'set' if self._key else 'not set'})" if status in (401, 403) else ""
                 raise ConfigError(f"{self.url} {STOPS[status]}{wanted}: HTTP {status} {words}")
@@ -128,7 +138,7 @@ class OpenAIImageEditor:
                 return np.asarray(image.convert("RGB"))
         except (ValueError, KeyError, IndexError, TypeError, RecursionError, binascii.Error, OSError, SyntaxError,
                 UnidentifiedImageError, Image.DecompressionBombError) as error:
-            start = data[:80].decode("utf-8", "replace")
+            start = self._shown(data)[:80]
             raise BackendError(f"{self.url} answered with no picture in data[0].b64_json ({type(error).__name__}); it "
                                f"begins {start!r}") from None
 

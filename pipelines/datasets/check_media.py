@@ -9,11 +9,12 @@ from manifests.columns import add_issues, column, require, set_column
 from manifests.errors import InputError, MediaError
 from manifests.media import probe
 from manifests.messages import input_kinds
+from manifests.pictures import PICTURE_ENDINGS
 from manifests.schema import PAIRS
 from manifests.spans import read_image
 from manifests.tasks import TASKS
 
-from .entries import kind_of
+from .entries import MEDIA_ENDINGS, VIDEOS, kind_of
 
 _SPANS = tuple(f"{side}_{part}" for side in ("source", "target") for part in ("start_s", "end_s", "duration_s"))
 MEDIA = column("media", pa.string(), "good, missing, unreadable, no target, or not what its task takes")
@@ -79,13 +80,28 @@ def _span(path: str, given: tuple[float, float] | None = None) -> tuple[float | 
     if kind_of(path) == "image":
         read_image(path, long_px=64)
         return None, None
-    seconds = probe(path).duration_s
-    if not seconds:
-        raise MediaError(f"{path} does not say how long it is")
+    seconds = _seconds(path)
     start, end = given or (0.0, seconds)
     if not 0 <= start < end or start >= seconds:
         raise MediaError(f"{path} lasts {seconds:.2f} s; the data set names the part {start:.2f} to {end:.2f} s")
     return start, min(end, seconds)
+
+
+def _seconds(path: str) -> float:
+    """Length of a film; one whose ending is not known may be a film all the same."""
+    known = path.lower().endswith(MEDIA_ENDINGS)
+    try:
+        seconds, why = probe(path).duration_s, "it does not say how long it is"
+    except MediaError as error:
+        if known:
+            raise
+        seconds, why = None, str(error)
+    if not seconds and not known:
+        raise MediaError(f"{path} ends neither as a picture ({' '.join(PICTURE_ENDINGS)}) nor as a film "
+                         f"({' '.join(VIDEOS)}), and cannot be read as a film ({why}): convert or rename it")
+    if not seconds:
+        raise MediaError(f"{path} does not say how long it is")
+    return seconds
 
 
 def _side(side: str, span: tuple[float | None, float | None]) -> dict:

@@ -100,6 +100,9 @@ def import_dataset(config: Config) -> Iterator[Manifest]:
     found = steps.finish("candidates", SCHEMA, _tables(layout, config), settings=settings,
                          sources=[_fingerprint(layout, config)])
     yield found
+    if not found.num_rows:
+        raise InputError(f"--input {config.input} is laid out as {config.dataset}, but its lists hold no rows: nothing "
+                         "can be imported")
     own = [Stage(op=op, kwargs={"root": config.media_root}, batch_size=8) for op in getattr(layout, "STAGES", ())]
     stages = (*own, Stage(op="pipelines.datasets.check_media:CheckMedia", batch_size=64), apply_rules(*RULES))
     yield (pairs := steps.run("pairs", found, stages, rows_per_block=256, parents=[found], rules=RULES))
@@ -169,7 +172,8 @@ def _row(entry: Entry, number: int, layout, config: Config, content: Callable[[s
         "licence": entry.licence or config.licence or layout.LICENCE, "source_url": entry.source_url,
         "extra": json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str) if extra else None,
         "source_name": source_name,
-        "instruction": entry.text or None, "reasoning": entry.reasoning, "issues": [], "num_attempts": 1,
+        "instruction": (entry.text or "").strip() or None, "reasoning": entry.reasoning,
+        "issues": [f"{config.dataset}: {entry.problem}"] if entry.problem else [], "num_attempts": 1,
     }
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,11 +15,12 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.errors import InputError
+from manifests.pictures import PICTURE_ENDINGS, is_picture_file
 
 from .row import Row
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
+MEDIA_ENDINGS = (*PICTURE_ENDINGS, *VIDEOS)
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
 SHARDS = (".tar", ".tar.gz", ".tgz")
 PIECE = 1 << 20
@@ -36,7 +38,7 @@ class Entry:
     """One pair as a data set describes it. Paths are absolute or URIs; whether they hold media is checked later.
 
     `task` empty = from the kinds of the media. `target_span` in seconds where the set uses a part.
-    `extra` is kept as JSON; `source_name` empty = the data set's own.
+    `extra` is kept as JSON; `source_name` empty = the data set's own. `problem` says what is wrong with the files.
     """
 
     target: str | None
@@ -52,11 +54,12 @@ class Entry:
     source_url: str | None = None
     reasoning: str | None = None
     extra: dict = field(default_factory=dict)
+    problem: str = ""
 
 
 def kind_of(path: str) -> str:
     """"image" or "video", by the ending; what has none of the known ones is taken for a video."""
-    return "image" if path.lower().endswith(IMAGES) else "video"
+    return "image" if is_picture_file(path) else "video"
 
 
 def task_of(entry: Entry) -> str:
@@ -75,10 +78,20 @@ def task_of(entry: Entry) -> str:
     return "t2v" if not images else "i2v" if entry.source or "first_frame" in roles else "r2v"
 
 
+def natural(name: str) -> list[str | int]:
+    """Sorts names as people count: `a_2` before `a_10`."""
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def is_whole(path: str) -> bool:
+    """Does a path say alone where its file lies?"""
+    return storage.is_uri(path) or posixpath.isabs(path)
+
+
 def inside(root: str, path: str) -> str:
     """A path of a data set as an absolute one: URIs and absolute paths stay."""
     path = path.strip()
-    return path if storage.is_uri(path) or posixpath.isabs(path) else storage.join(root, posixpath.normpath(path))
+    return path if is_whole(path) else storage.join(root, posixpath.normpath(path))
 
 
 def find_tables(root: str, name: str, *, endings: Sequence[str] = TABLES) -> list[str]:
@@ -157,7 +170,8 @@ def _json(file: str) -> Iterator[dict]:
         if opening not in ("[", "{"):
             raise ValueError("it is neither a JSON array nor an object")
         tokens.skip()
-        while (sign := tokens.peek()) not in ("]", "}"):
+        closing = "]" if opening == "[" else "}"
+        while (sign := tokens.peek()) != closing:
             if sign == "":
                 raise ValueError("the file ends in the middle")
             if sign in ",:":
@@ -172,6 +186,9 @@ def _json(file: str) -> Iterator[dict]:
                 yield item | {"key": value} if isinstance(item, dict) else item
             else:
                 yield from _unfold(value)
+        tokens.skip()
+        if tokens.peek():
+            raise ValueError(f"something follows the {closing} that ends it: a file with one value a line is a .jsonl")
 
 
 def _unfold(value) -> Iterator:

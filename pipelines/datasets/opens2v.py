@@ -16,15 +16,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests import storage
-from manifests.columns import map_rows
+from manifests.columns import map_rows, set_column
 from manifests.errors import InputError, MediaError
 from manifests.media import probe
 from manifests.media_store import MediaStore
 from manifests.messages import condition
 from manifests.schema import PAIRS
-from manifests.spans import read_frames, read_span
+from manifests.spans import read_frames, read_steady
 
 from .entries import Entry, base_of, find_tables, inside, records
 from .row import Row
@@ -81,7 +82,10 @@ class CutSubjects:
         self._store = MediaStore(root)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return map_rows(table, self, self._row)
+        made = map_rows(table, self, self._row)
+        for field in self.adds[:3]:  # a row that failed keeps its film: what it lacks is a subject, not a target
+            made = set_column(made, field, pc.coalesce(made[field.name], table[field.name]))
+        return made
 
     def _row(self, row: dict) -> dict:
         about, path = json.loads(row["extra"]), row["target_path"]
@@ -90,14 +94,17 @@ class CutSubjects:
             return {f.name: row.get(f.name) for f in self.adds} | {"conditions": []}
         whole = read_frames(path, [about["frame_s"] + 1e-4], long_px=8192)[0]
         picture = whole[y0:y1, x0:x1]
-        references = [condition("reference", self._store.image(cut)) for box in about["boxes"][:MAX_SUBJECTS]
+        references = [condition("reference", self._store.image(cut)) for box in about.get("boxes", ())[:MAX_SUBJECTS]
                       if (cut := _cut(picture, box["box"])) is not None]
         if not references:
-            raise MediaError(f"no subject of {path} is {MIN_SUBJECT_PX} px wide and high")
+            raise MediaError(f"no subject of {path} is {MIN_SUBJECT_PX} px wide and high; "
+                             f"{len(about.get('boxes', ()))} are annotated")
         if picture.shape == whole.shape:
             return {**{n: row[n] for n in self.reads[:3]}, "conditions": references}
-        frames = (frame[y0:y1, x0:x1] for frame in read_span(path, row["target_start_s"], row["target_end_s"]))
-        video = self._store.video(frames, fps=probe(path).fps or 25)
+        fps = probe(path).fps or 25
+        frames = (frame[y0:y1, x0:x1]
+                  for frame in read_steady(path, row["target_start_s"], row["target_end_s"], fps))
+        video = self._store.video(frames, fps=fps)
         return {"target_path": video.path, "target_start_s": 0.0, "target_end_s": video.end_s,
                 "conditions": references}
 

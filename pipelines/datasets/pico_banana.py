@@ -54,7 +54,7 @@ def _turns(row: Row, base: str, file: str) -> Iterator[Entry]:
     first = paths.get("original_input_image") or Row({}, row.where)
     address = first.text("url")
     before = first.text("local_input_image") or _by_address(address)
-    prompts = row.texts("metadata_edit_turn_prompts")
+    prompts = row.texts("metadata_edit_turn_prompts") or [None]  # without prompts the row stays, and is dropped
     for n, prompt in enumerate(prompts, start=1):
         item = paths.get(f"edit_turn{n}") or (paths.get("final_image") if n == len(prompts) else None)
         after = item.text("url") if item else None

@@ -11,11 +11,12 @@ names and which therefore shares the group V2V by its number of samples.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 
 from manifests import storage
 
-from .entries import Entry, base_of, find_tables, inside, records
+from .entries import Entry, base_of, find_tables, inside, is_whole, records
 
 NAME = "senorita-controllable"
 LICENCE = "non-commercial"  # as a public catalogue of data sets states it; the card could not be read
@@ -30,7 +31,7 @@ def entries(root: str, store=None) -> Iterator[Entry]:
     for file in find_tables(root, "senorita-2m", endings=(".json", ".jsonl")):
         for row in records(file, ("source_video_path", "target_video_path", "instruction")):
             target, instruction = row.text("target_video_path"), row.text("instruction")
-            category = _parts(target or "")[0]
+            category = _category(base, (target or "").strip())
             yield Entry(source=_place(base, row.text("source_video_path"), folders),
                         target=_place(base, target, folders), task="v2v",
                         text=row.text("enhanced_instruction") or instruction, edit=category,
@@ -42,9 +43,17 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")] or [""]
 
 
+def _category(base: str, path: str) -> str:
+    """The first folder of a path; of one that is not below the list's folder that in which the file lies."""
+    if not is_whole(path):
+        return _parts(path)[0]
+    below = path.removeprefix(f"{base}/")
+    return _parts(below)[0] if below != path else _parts(posixpath.dirname(path))[-1]
+
+
 def _place(base: str, path: str | None, folders: set[str]) -> str | None:
-    if not path:
-        return None
+    if not path or is_whole(path.strip()):
+        return inside(base, path) if path else None
     first, *rest = _parts(path)
     if first not in folders and f"{first}_upload" in folders:
         first = f"{first}_upload"

@@ -29,10 +29,10 @@ from annotators.prompt_bank import PromptBank
 from datagen.backends import check_backend
 from datagen.build_samples import BuildSamples
 from datagen.film_picture import CAMERA, FPS, frames_of
-from filters.consistency_rules import EDITED, UNTOUCHED
-from filters.rules import ApplyRules, Rule
+from filters.consistency_rules import EDITED, FACES, UNTOUCHED
+from filters.rules import ApplyRules, ApplyRulesWhere, Rule
 from manifests import storage
-from manifests.columns import ACCOUNT, column
+from manifests.columns import ACCOUNT, DROP_REASON, column, set_column
 from manifests.errors import ConfigError
 from manifests.ids import digest, make_id
 from manifests.manifest import Manifest, live
@@ -40,9 +40,9 @@ from manifests.messages import MIN_FRAMES
 from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
-from ..checks import LEAST_PX, above_zero, at_least
+from ..checks import LEAST_PX, above_zero, at_least, known
 from ..key_frames import FrameConfig, find_frames
-from ..recipe import Needs, Steps, apply_rules, stops
+from ..recipe import JudgeConfig, Needs, Steps, apply_rules, stops
 from ..stage import Stage
 
 WHY = "pictures edited by very different instructions, and videos that begin with the edited pictures"
@@ -50,12 +50,16 @@ RECIPE = "diverse-edits"
 I2I, I2V = "diverse-i2i", "diverse-i2v"
 POOL, BANK = "pool", "bank"
 MECHANISMS = (POOL, BANK)
+REPEATED = "the other mechanism asks for the same edit"
+INSTRUCTION = column("instruction", pa.string(), "edit prompt, for a video with its motion prompt")
 NEEDS = Needs(
     makes=f"i2i: {I2I}; i2v: {I2V}",
     laptop="nothing: classical edits and a camera that moves over the edited picture",
     cluster="an image editor (Qwen-Image-Edit or FLUX Kontext, one GPU a worker), an image-to-video model (our "
             "renderer with task i2v, one 80 GB GPU a worker), a served Qwen3-VL",
-    cost="two requests, one edited image and 81 frames of video a pair of samples; GPU hours not measured",
+    cost="laptop: 0.25 CPU hours a 1,000 samples (measured: 66 samples of 6 real films); cluster: three requests, one "
+         "edited image and one video of 81 frames for two samples, at most 0.25 H200 hours (estimated: 200 forwards of "
+         "34,000 tokens, 1.8 PFLOP each, at 400 TFLOP/s)",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -70,7 +74,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
+class Config(JudgeConfig, MeasuredEditConfig, SegmenterConfig, FrameConfig):
     """Settings of the recipe."""
 
     mechanisms: tuple[str, ...] = MECHANISMS
@@ -90,7 +94,7 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
     image_px: int = 1024
     """Longer side of source and edited image."""
     animate: str = CAMERA
-    """Image to video: camera (moves over the still picture), bernini, or module:Class."""
+    """Image to video: camera (moves over the still picture), bernini, wan-vace, or module:Class."""
     animate_model: str = ""
     """Folder of its model."""
     animate_gpus: float = 0.0
@@ -101,12 +105,21 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
     """Shorter side of the videos."""
     edited_min: float = 0.004
     """Least share of the picture that the edit visibly changes; a smaller one does nothing that could be learned."""
+    video_start_min_db: float = 18.0
+    """Lowest PSNR of a video's first frame against the edited picture, for image-to-video models: their autoencoders
+    alone leave 25 dB and more, and another picture has 15 or less."""
+    video_moved_min: float = 1.0
+    """Least mean difference (of 255) that some frame of a video has from its first: below it the picture stands."""
 
     def __post_init__(self):
         super().__post_init__()
-        unknown = [m for m in self.mechanisms if m not in MECHANISMS]
-        if unknown or not self.mechanisms:
-            raise ConfigError(f"mechanisms are {', '.join(MECHANISMS)}, not {', '.join(unknown) or 'none'}")
+        known(self, "mechanisms", MECHANISMS)
+        if not self.mechanisms:
+            raise ConfigError(f"--mechanisms is empty; known: {', '.join(MECHANISMS)}")
+        for name, mechanism in (("instructions", POOL), ("bank", BANK)):
+            if getattr(self, name) and mechanism not in self.mechanisms:
+                raise ConfigError(f"--{name} belongs to the mechanism {mechanism}, and --mechanisms is "
+                                  f"{' '.join(self.mechanisms)}")
         at_least(self, 1, "rounds", "num_candidates", "bank_capacity")
         at_least(self, LEAST_PX, "image_px", "video_short_px")
         above_zero(self, "seconds")
@@ -118,16 +131,26 @@ class Config(MeasuredEditConfig, SegmenterConfig, FrameConfig):
             raise ConfigError(f"annotator {self.annotator} does not go with animate {self.animate}: measured motion "
                               "prompts tell a camera move, and a model's prompt needs an image-to-video model")
         editor = "" if self.animate == CAMERA else self.animate
+        if editor == "classical":
+            raise ConfigError("--animate is 'classical', and the classical video editor moves nothing; known: camera, "
+                              "bernini, wan-vace, or module:Class")
         check_backend("video-editor", editor, self.animate_options, {"model": "--animate-model"})
 
     @property
     def animate_options(self) -> dict:
-        return {"model": self.animate_model, "task": "i2v"} if self.animate_model else {}
+        task = {"task": "i2v"} if self.animate == "bernini" else {}
+        return {"model": self.animate_model, **task} if self.animate_model else {}
 
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="nothing to edit"),
                 Rule(column="edited_share", min=self.edited_min, why="an edit that nobody sees teaches to do nothing"),
-                EDITED, replace(UNTOUCHED, optional=True))  # a new style leaves nothing untouched
+                EDITED, replace(UNTOUCHED, optional=True), FACES,  # a new style leaves nothing untouched
+                *self.judge_rules())
+
+    def video_rules(self) -> tuple[Rule, ...]:
+        return (Rule(column="video_start_db", min=self.video_start_min_db, optional=True,
+                     why="section 3.2: the videos begin with the edited pictures"),
+                Rule(column="video_moved", min=self.video_moved_min, why="a video that stands still teaches no motion"))
 
 
 PRESETS = {
@@ -152,12 +175,13 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
     film = Stage(op="datagen.film_picture:FilmPicture", batch_size=1, num_gpus=config.animate_gpus,
                  kwargs={"media": media, "backend": config.animate, "options": config.animate_options,
                          "seconds": config.seconds, "short_px": config.video_short_px, "seed": seed})
+    judge = () if config.measured else (config.ask("annotators.judge:JudgePictureEdit"),)
     prompted, *rules = config.edit_rules()
     return {
         POOL: (*listed, draw, config.ask("annotators.edit_prompt:ChooseInstruction")),
         BANK: listed,  # and one stage that knows its round
         "edited": (apply_rules(prompted), edit, Stage(op="filters.edit_region:MeasureEditRegion", batch_size=4),
-                   apply_rules(*rules), *move,
+                   Stage(op="filters.faces_kept:MeasureFacesKept", batch_size=4), *judge, apply_rules(*rules), *move,
                    config.ask("annotators.motion_prompt:WriteMotionPrompt"), film),
     }
 
@@ -173,7 +197,7 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "frames", (frames := find_frames(steps, videos))
     prompted: list[Manifest] = []
     if POOL in config.mechanisms:
-        planned = _planned(steps, frames, POOL, None)
+        planned = _planned(steps, frames, POOL, None, digest(read_pool(config.instructions)))
         prompted.append(steps.run("candidates", planned, stages[POOL], parents=[planned]))
         yield POOL, prompted[-1]
     if BANK in config.mechanisms:
@@ -184,10 +208,11 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                         settings="prompts")
     yield "edited", (made := steps.run("candidates", both, stages["edited"], parents=[both], rows_per_block=2,
                                        rules=config.edit_rules(), made_by=_owners(prompted)))
-    accept = ApplyRules((Rule(column="target_path", why="a pair has two sides"),))
-    schema = made.schema.append(column("instruction", pa.string(), "edit prompt, for a video with its motion prompt"))
-    yield "pairs", (pairs := steps.finish("pairs", schema, (accept(explode(b, schema)) for b in made.batches()),
-                                          parents=[made], settings="both", rules=config.edit_rules(),
+    whole = ApplyRules((Rule(column="target_path", why="a pair has two sides"),))
+    moving = ApplyRulesWhere("task", ("i2v",), config.video_rules())
+    rules = (*config.edit_rules(), *config.video_rules())
+    yield "pairs", (pairs := steps.finish("pairs", made.schema, (moving(whole(explode(b))) for b in made.batches()),
+                                          parents=[made], settings=["both", config.video_rules()], rules=rules,
                                           made_by=made.header.get("owners")))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
 
@@ -253,34 +278,48 @@ def give_back(config: Config, folder: str) -> None:
 
 
 def with_prompts(schema: pa.Schema, prompted: Sequence[Manifest]) -> pa.Schema:
-    """PLANNED and every column that one of the mechanisms filled."""
+    """PLANNED, every column that one of the mechanisms filled, and the instruction."""
     for manifest in prompted:
         for field in manifest.schema:
             schema = schema if field.name in schema.names else schema.append(field)
-    return schema
+    return schema.append(INSTRUCTION)
 
 
 def _all(prompted: Sequence[Manifest]) -> Iterator[pa.Table]:
-    schema = with_prompts(PLANNED, prompted)
+    """Rows of all mechanisms with one schema; an edit of a picture that comes again is dropped."""
+    schema, seen = with_prompts(PLANNED, prompted), set()
     for manifest in prompted:
         for batch in manifest.batches():
-            yield pa.table([batch[f.name] if f.name in batch.column_names else pa.nulls(batch.num_rows, f.type)
-                            for f in schema], schema=schema)
+            batch = batch.append_column(INSTRUCTION, batch["edit_prompt"])
+            yield once(pa.table([batch[f.name] if f.name in batch.column_names else pa.nulls(batch.num_rows, f.type)
+                                 for f in schema], schema=schema), seen)
+
+
+def once(table: pa.Table, seen: set[int]) -> pa.Table:
+    """Rows whose picture and edit are among `seen` are dropped; the others are added to it."""
+    reasons = table[DROP_REASON.name].to_pylist()
+    edits = zip(table["frame_id"].to_pylist(), table["edit_prompt"].to_pylist(), strict=True)
+    for i, (frame_id, prompt) in enumerate(edits):
+        if reasons[i] is None and prompt:
+            key = int(digest(frame_id, prompt), 16)  # 64 bits a row are held, not texts
+            reasons[i] = REPEATED if key in seen else None
+            seen.add(key)
+    return set_column(table, DROP_REASON, reasons)
 
 
 def _owners(prompted: Sequence[Manifest]) -> dict[str, dict]:
     return {name: owner for m in prompted for name, owner in m.header.get("owners", {}).items()}
 
 
-def explode(made: pa.Table, schema: pa.Schema) -> pa.Table:
+def explode(made: pa.Table) -> pa.Table:
     """Each edited picture as an i2i pair, and behind it the video as an i2v pair of the same source."""
     rows = []
     for row in made.to_pylist():
-        rows.append(row | {"instruction": row["edit_prompt"]})
+        rows.append(row)
         if row["drop_reason"] is None:
             rows.append(row | {
                 "pair_id": make_id("pair", I2V, row["pair_id"]), "task": "i2v", "source_name": I2V, "mask_path": None,
                 "target_path": row["video_path"], "target_start_s": 0.0, "target_end_s": row["video_duration_s"],
                 "target_duration_s": row["video_duration_s"],
                 "instruction": " ".join(p for p in (row["edit_prompt"], row["motion_prompt"]) if p)})
-    return pa.Table.from_pylist(rows, schema)
+    return pa.Table.from_pylist(rows, made.schema)

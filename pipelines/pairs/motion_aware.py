@@ -7,7 +7,8 @@ bernini/generate/dual_branch.py), and alpha is the trade-off between the two.
 
     files → VIDEOS → CLIPS → CANDIDATES (planned; then edit, edited first frame, target) → PAIRS → SAMPLES
 
-The -Ref variant (Table 2) gives the edited object of the first frame as a reference picture beside the source.
+The -Ref variant (Table 2) gives the edited object of the first frame as a reference picture beside the source; a model
+that judges sees the pair once more with it.
 
 There is no sampler without weights. Without `--model` a miniature model with random weights is written into the
 output folder and sampled with the same code: every step is real, and **the target pixels are noise**.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -34,8 +36,8 @@ from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import MeasuredEditConfig, SegmenterConfig
 from ..checks import LEAST_PX, above_zero, at_least, known
-from ..recipe import ClipConfig, Needs, Steps, apply_rules, stops
-from ..stage import Stage
+from ..recipe import ClipConfig, JudgeConfig, Needs, Steps, apply_rules, stops
+from ..stage import Stage, pass_by
 
 WHY = "a first frame is edited so that people must move otherwise; two branches of the renderer make the rest"
 RECIPE = "motion-aware-editing"
@@ -45,10 +47,11 @@ NEEDS = Needs(
     laptop="nothing, and so the targets are noise of a miniature model; --model DIR for real ones",
     cluster="our renderer (--model, one 80 GB GPU a worker), an image editor (Qwen-Image-Edit, one GPU), a segmenter "
             "(GroundingDINO + SAM2), a served Qwen3-VL",
-    cost="6 forwards a step, 40 steps of 81 frames a pair, and two requests; GPU hours not measured",
+    cost="laptop: targets are noise, so no cost to plan with; cluster: two requests, three with -Ref, and one video of "
+         "81 frames a pair, 0.9 H200 hours (estimated: 240 forwards of 67,000 tokens, 5.3 PFLOP each, at 400 TFLOP/s)",
 )
 CAMERA = ("camera_pan", "camera_tilt", "camera_zoom", "camera_roll", "camera_fit")
-NOTHING_NEW = ("remove",)  # kinds of edits that leave nothing to be referred to
+NOTHING_NEW = ("removal", "other")  # kinds of edits that leave nothing to be referred to, or perhaps nothing
 TINY = "tiny-model"
 MIN_FRAMES = 5  # of a pair: the shortest 4 k + 1 that is no picture
 # As bernini/generate/dual_branch.py has them; importing it takes torch, and settings are read without.
@@ -71,7 +74,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
+class Config(JudgeConfig, MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Settings of the recipe. The paper gives neither weights nor alpha: the defaults are ours."""
 
     people_only: bool = True
@@ -100,8 +103,6 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     """Least share of the first frame that the edit visibly changes."""
     edited_max: float = 0.9
     """Largest such share: beyond it the scene is another one, and nothing of the source guides the motion."""
-    judge_min: float = 3.0
-    """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
     faces_min: float = FACES.min
     """Least share of the faces beside the edit that the target shows at their place; 0 where people may leave it. Not
     asked of the miniature's noise."""
@@ -122,7 +123,8 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
                 Rule(column="motion_prompt", why="T_i2v of equation 4"),
-                Rule(column="instruction", why="T_v2v of equation 4"))
+                Rule(column="instruction", why="T_v2v of equation 4"),
+                Rule(column="motion_edit_kind", why="says whether the edit leaves something to be referred to"))
 
     def frame_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edited_share", min=self.edited_min, max=self.edited_max,
@@ -130,10 +132,9 @@ class Config(MeasuredEditConfig, SegmenterConfig, ClipConfig):
 
     def pair_rules(self) -> tuple[Rule, ...]:
         # No rule on frame_offset, or on what changed outside the mask: motion that follows from the edit does both.
-        judged = (Rule(column="judge_overall", min=self.judge_min, why="the edit is what was asked for"),)
         return (Rule(column="target_path", why="the sampler gave a clip"),
                 Rule(column="pair_num_frames", min=MIN_FRAMES, why="a clip, not a picture"), SAME_COUNT,
-                *((replace(FACES, min=self.faces_min),) if self.model else ()), *(() if self.measured else judged))
+                *((replace(FACES, min=self.faces_min),) if self.model else ()), *self.judge_rules())
 
 
 PRESETS = {
@@ -163,17 +164,18 @@ def build(config: Config, tiny: str = "") -> dict[str, tuple[Stage, ...]]:
                 Stage(op="filters.faces_kept:MeasureFacesKept", batch_size=1))
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=4, num_gpus=config.segmenter_gpus,
                 kwargs={"media": media, **segmenter})
-    return {"candidates": (
+    return {"references": config.judge_reference() if config.refs else (), "candidates": (
         *((listed,) if config.measured else ()),
         config.ask("annotators.motion_edit:InventMotionEdit"), apply_rules(*config.edit_rules()),
         edit, apply_rules(*config.frame_rules()),
-        sample, *measures, *(() if config.measured else (config.ask("annotators.judge:JudgeEdit"),)),
+        sample, *measures, *config.judge(),
         apply_rules(*config.pair_rules()),
         *((cut,) if config.refs else ()),
     )}
 
 
-@stops(hint=lambda name, _: "Clips without people: --no-people-only." if name == "planned" else "")
+@stops(may_be_empty=("references",),  # nothing to refer to: no reason to stop
+       hint=lambda name, _: "Clips without people: --no-people-only." if name == "planned" else "")
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps = Steps(config, RECIPE)
     yield "videos", (videos := steps.videos())
@@ -181,15 +183,23 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     yield "planned", (planned := steps.finish("candidates", PLANNED, (plan(live(b), config) for b in clips.batches()),
                                               parents=[clips], settings=["planned", config.people_only]))
     tiny = "" if config.model else tiny_model(storage.absolute(config.output))
-    stages = build(config, tiny)["candidates"]
+    stages = build(config, tiny)
     rules = (*config.edit_rules(), *config.frame_rules(), *config.pair_rules())
-    yield "candidates", (made := steps.run("candidates", planned, stages, rows_per_block=1, parents=[planned],
-                                           rules=rules))
+    yield "candidates", (made := steps.run("candidates", planned, stages["candidates"], rows_per_block=1,
+                                           parents=[planned], rules=rules))
+    judged = []
+    if stages["references"]:
+        rows = (references(batch) for batch in made.batches())
+        judged.append(steps.judge_references(rows, stages["references"], [made]))
+        yield "references", judged[0]
+    last = (judged or [made])[0]
     accept = ApplyRules((Rule(column="target_path", why="a pair has two sides"),))
-    both = (accept(explode(batch, config.refs)) for batch in made.batches())
-    yield "pairs", (pairs := steps.finish("pairs", made.schema, both,
-                                          parents=[made], settings=["both", config.refs], rules=rules,
-                                          made_by=made.header.get("owners")))
+    rows = chain((accept(pass_by(explode(b, config.refs and config.measured), last.schema)) for b in made.batches()),
+                 *(m.batches() for m in judged))
+    # A column of marks belongs to the judge of most rows; `judge_prompt` tells of each who gave them.
+    yield "pairs", (pairs := steps.finish("pairs", last.schema, rows, parents=[made, *judged],
+                                          settings=["both", config.refs], rules=rules,
+                                          made_by=last.header.get("owners") | made.header.get("owners")))
     yield "samples", steps.finish("samples", SAMPLES.schema, map(BuildSamples(), pairs.batches()), parents=[pairs])
 
 
@@ -204,16 +214,23 @@ def plan(clips: pa.Table, config: Config) -> pa.Table:
 
 
 def explode(made: pa.Table, refs: bool) -> pa.Table:
-    """Each pair, and behind it its -Ref variant where the edit brought something in that could be cut out."""
-    rows = []
-    for row in made.to_pylist():
-        rows.append(row)
-        if refs and row["drop_reason"] is None and row["reference_path"] and row["edit_kind"] not in NOTHING_NEW:
-            rows.append(row | {
-                "pair_id": make_id("pair", REF, row["clip_id"]), "source_name": REF, "task": "vr2v",
-                "conditions": [condition("reference", row["reference_path"])],
-                "instruction": f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."})
+    """Each pair, and behind it its -Ref variant."""
+    rows = [variant for row in made.to_pylist() for variant in (row, *(_by_reference(row) if refs else ()))]
     return pa.Table.from_pylist(rows, made.schema)
+
+
+def references(made: pa.Table) -> pa.Table:
+    """The -Ref variants alone."""
+    return pa.Table.from_pylist([variant for row in made.to_pylist() for variant in _by_reference(row)], made.schema)
+
+
+def _by_reference(row: dict) -> list[dict]:
+    """The variant of an accepted pair whose edit brought something in that could be cut out."""
+    if row["drop_reason"] is not None or not row["reference_path"] or row["motion_edit_kind"] in NOTHING_NEW:
+        return []
+    return [row | {"pair_id": make_id("pair", REF, row["clip_id"]), "source_name": REF, "task": "vr2v",
+                   "conditions": [condition("reference", row["reference_path"])],
+                   "instruction": f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."}]
 
 
 def tiny_model(output: str) -> str:

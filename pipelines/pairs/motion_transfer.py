@@ -9,6 +9,10 @@ reference image is a random frame of the target.
 Without `--video-editor` the drawn poses are the reference video. Without `--pose` nothing finds a skeleton: the
 reference is then the **silhouette** of the tracked object coloured by its optical flow, a stand-in that the
 column `motion_form` names; it carries place and speed, not limbs.
+
+A reference that moves otherwise teaches nothing, so the video that was made is measured again: `motion_agreement`
+compares its optical flow with the target's where the poses (the silhouette) are. What it cannot tell: left from right
+limbs, and a still background from a moving one.
 """
 
 from __future__ import annotations
@@ -38,8 +42,9 @@ NEEDS = Needs(
     laptop="nothing, and so the reference is a silhouette coloured by its flow, not a person",
     cluster="DWPose's two ONNX files, our renderer for pose to video (--video-editor-model, one 80 GB GPU a worker), "
             "X-CLIP, GroundingDINO and SAM2",
-    cost="laptop: 1.1 CPU hours a 1,000 samples at 320 lines and 33 frames (measured: 4 of 7 clips kept); cluster: GPU "
-         "hours not measured",
+    cost="laptop: 1.1 CPU hours a 1,000 samples at 320 lines and 33 frames (measured: 4 of 7 clips kept); "
+         "cluster: at most 0.75 H200 hours a pair (estimated: 200 forwards of 66,000 tokens, 5.1 PFLOP each, at 400 "
+         "TFLOP/s)",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -68,11 +73,17 @@ class Config(PoseConfig, ClipEditConfig, ClipConfig):
     """Least share of frames with something drawn."""
     motion_min: float = 0.02
     """Least mean speed of what is drawn, in frame heights a second; a still subject has no motion to transfer."""
+    agreement_min: float = 0.4
+    """Least agreement of the reference video's motion with the target's, 0 to 1; 0 = any. A walker's
+    drawn poses gave 0.55 to 0.74, the walker in another film 0.67 to 0.94, in flat colours 0.47 to 0.66; half the pace,
+    another walk or noise 0.39 at most, a still video 0 (benchmarks/results/motion_agreement.md)."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.video_editor and not self.pose:
             raise ConfigError(f"video editor {self.video_editor} makes a video of poses, and there is no --pose")
+        if not 0 <= self.agreement_min <= 1:
+            raise ConfigError(f"--agreement-min is {self.agreement_min:g}; it is a number from 0 to 1")
 
     def object_rules(self) -> tuple[Rule, ...]:
         """Poses need no mask."""
@@ -81,7 +92,9 @@ class Config(PoseConfig, ClipEditConfig, ClipConfig):
     def pair_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="target_path", why="could not be made"),
                 Rule(column="motion_presence", min=self.presence_min, why="somebody must be there to move"),
-                Rule(column="motion_amount", min=self.motion_min, why="no motion, nothing to transfer"))
+                Rule(column="motion_amount", min=self.motion_min, why="no motion, nothing to transfer"),
+                Rule(column="motion_agreement", min=self.agreement_min, optional=True,
+                     why="the reference must move as the target does; null = neither moves"))
 
 
 PRESETS = {

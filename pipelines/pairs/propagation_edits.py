@@ -10,9 +10,10 @@ replacement: the target is then a video that was really filmed.
           → CANDIDATES (swapped, with their own prompt and measures) → PAIRS → SAMPLES
 
 Each clip gets `per_clip` kinds of edit, drawn by its id. The -Ref variant (Table 1) gives the edited object of
-the target's first frame as a reference; "propagation" rows give the edited first frame itself, and so
-train the next propagation model. Of attempts that made the same video the first is kept. With `keep_rejects`, edits
-that broke a rule stay beside one of the same source and instruction that did not, as PREFERENCES.
+the target's first frame as a reference, and a model that judges sees it once more, with that; "propagation" rows
+give the edited first frame itself, and so train the next propagation model. Of attempts that made the same video
+the first is kept. With `keep_rejects`, edits that broke a rule stay beside one of the same source and instruction that
+did not, as PREFERENCES.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from manifests.schema import CANDIDATES, PREFERENCES, RIGHTS, SAMPLES
 from ..backend_config import InpainterConfig, MeasuredEditConfig
 from ..checks import at_least, known
 from ..clip_edits import ClipEditConfig
-from ..recipe import ClipConfig, Needs, Steps, apply_rules, apply_rules_where, stops
+from ..recipe import ClipConfig, JudgeConfig, Needs, Steps, apply_rules, apply_rules_where, stops
 from ..stage import Stage, pass_by
 
 WHY = "a clip's first frame is edited and carried through it; swapped, the film itself becomes the target"
@@ -50,7 +51,9 @@ NEEDS = Needs(
     cluster="our renderer in the preset propagation or VACE (--video-editor-model, one 80 GB GPU a worker), an image "
             "editor (Qwen-Image-Edit), GroundingDINO and SAM2, a served Qwen3-VL",
     cost="laptop: 0.7 CPU hours a 1,000 samples at 240 lines and 33 frames (measured: 26 edits of 5 real clips gave 65 "
-         "samples), about 2.6 times that at the preset's 320 lines and 49 frames; cluster: GPU hours not measured",
+         "samples), about 2.6 times that at the preset's 320 lines and 49 frames; "
+         "cluster: at most 0.75 H200 hours a video of 81 frames (estimated: 200 forwards of 67,000 tokens, 5.3 PFLOP "
+         "each, at 400 TFLOP/s)",
 )
 DIRECT = ("replacement", "style")
 LOCAL = tuple(edit for edit in KINDS if edit != "style")
@@ -73,7 +76,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
+class Config(JudgeConfig, MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     """Settings of the recipe."""
 
     edits: tuple[str, ...] = tuple(KINDS)
@@ -95,8 +98,6 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     """Edits that the classical video editor makes frame by frame with steady settings, where flow is worse."""
     kept_min: float = 0.75
     """Least area of an added thing in any frame, against the first: flow loses what it cannot hold."""
-    judge_min: float = 3.0
-    """Lowest overall mark of the judge, where a model judges: 3 = borne by whoever asked."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -122,9 +123,6 @@ class Config(MeasuredEditConfig, InpainterConfig, ClipEditConfig, ClipConfig):
     def edit_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="edit_prompt", why="told to the image editor"),
                 Rule(column="instruction", why="the prompt"))
-
-    def judge_rules(self) -> tuple[Rule, ...]:
-        return () if self.measured else (Rule(column="judge_overall", min=self.judge_min, why="what was asked for"),)
 
     def pair_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="target_path", why="a pair has two sides"), *rule_set("local-edit"), *self.addition_rules(),
@@ -162,6 +160,7 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "swapped": (config.ask("annotators.swap_prompt:RewriteSwapped"),
                     apply_rules(Rule(column="instruction", why="the way back has a prompt of its own")),
                     *checked(config, "filmed-target")),
+        "references": config.judge_reference() if config.refs else (),
     }
 
 
@@ -171,19 +170,21 @@ def checked(config: Config, local: str) -> tuple[Stage, ...]:
     measures = tuple(Stage(op=op, batch_size=1, workers=config.workers) for op in (
         "filters.edit_region:MeasureEditRegion", "filters.edit_motion:MeasureEditMotion",
         "filters.faces_kept:MeasureFacesKept"))
-    judge = () if config.measured else (config.ask("annotators.judge:JudgeEdit"),)
+    judge = config.judge()
     cut = Stage(op="datagen.cut_reference:CutReference", batch_size=1, workers=config.workers,
                 num_gpus=0.0 if config.measured else config.segmenter_gpus,
                 kwargs={"media": config.media_root,
                         **({"mask": "new_mask_path"} if config.measured else
-                           {"segmenter": config.segmenter, "options": config.segmenter_options})})
+                           {"segmenter": config.segmenter, "options": config.segmenter_options,
+                            "thing": "edited_result"})})
     return (apply_rules(Rule(column="target_path", why="a pair has two sides")), *measures, *judge,
             apply_rules_where(LOCAL, rule_set(local)), apply_rules_where(("style",), rule_set("global-edit")),
             apply_rules_where(("addition",), config.addition_rules()),
             *((apply_rules(*config.judge_rules()),) if judge else ()), *((cut,) if config.refs else ()))
 
 
-@stops(may_be_empty=("swapped", "preferences"))  # nothing to swap, nothing rejected: no reason to stop
+# Nothing to swap, to refer to or rejected: no reason to stop.
+@stops(may_be_empty=("swapped", "references", "preferences"))
 def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
     steps, stages, rules = Steps(config, RECIPE), build(config), config.pair_rules()
     yield "videos", (videos := steps.videos())
@@ -193,18 +194,25 @@ def run_steps(config: Config) -> Iterator[tuple[str, Manifest]]:
                                               parents=[clips], settings=["planned", drawn]))
     yield "candidates", (made := steps.run("candidates", planned, stages["candidates"], rows_per_block=1,
                                            parents=[planned], rules=rules))
-    both, last = [made], made
+    both = [made]
     if config.swap:
         back = steps.finish("candidates", made.schema, (swap(live(b)) for b in distinct(made, config)), parents=[made],
                             settings="swapped", made_by=made.header.get("owners"))
-        both.append(last := steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back],
-                                      rules=rules, made_by=made.header.get("owners")))
-        yield "swapped", last
-    schema = last.schema
-    rows = (explode(pass_by(b, schema), config)
-            for b in chain(distinct(made, config), *(m.batches() for m in both[1:])))
-    yield "pairs", (pairs := steps.finish("pairs", schema, rows, parents=both, settings=[config.refs, config.frames],
-                                          rules=rules, made_by=last.header.get("owners")))
+        both.append(steps.run("candidates", back, stages["swapped"], rows_per_block=1, parents=[back],
+                              rules=rules, made_by=made.header.get("owners")))
+        yield "swapped", both[-1]
+    judged = []
+    if stages["references"]:
+        rows = (references(b) for b in in_one_form(both, config))
+        judged.append(steps.judge_references(rows, stages["references"], both))
+        yield "references", judged[0]
+    last = (both + judged)[-1]
+    rows = chain((pass_by(explode(b, config), last.schema) for b in in_one_form(both, config)),
+                 *(m.batches() for m in judged))
+    # A column of marks belongs to the judge of most rows; `judge_prompt` tells of each who gave them.
+    yield "pairs", (pairs := steps.finish("pairs", last.schema, rows, parents=both + judged,
+                                          settings=[config.refs, config.frames], rules=rules,
+                                          made_by=last.header.get("owners") | both[-1].header.get("owners")))
     if config.keep_rejects:
         prefer = PairPreferences((*SCORES, *(() if config.measured else MARKS)))
         yield "preferences", steps.finish("preferences", PREFERENCES.schema, map(prefer, whole_clips(made)),
@@ -228,7 +236,7 @@ def plan(clips: pa.Table, config: Config) -> pa.Table:
 
 def swap(made: pa.Table) -> pa.Table:
     """The way back of every pair that has one: source and target, their first frames and the kind change places."""
-    rows = [row | {
+    rows = [row | turned_words(row) | {
         "pair_id": make_id("pair", "swapped", row["pair_id"]), "swapped_from": row["pair_id"],
         "edit": SWAPPED[row["edit"]], "forward_instruction": row["instruction"], "instruction": None,
         "edited_path": row["frame_path"], "frame_path": row["edited_path"], "reference_path": None,
@@ -241,24 +249,46 @@ def swap(made: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([{k: v for k, v in row.items() if k in made.column_names} for row in rows], made.schema)
 
 
+def turned_words(row: dict) -> dict:
+    """What the way back is about is what came in, and it shows what was there before."""
+    return {"edited_thing": row["edited_result"] or row["edited_thing"],
+            "edited_result": None if row["edit"] == "addition" else row["edited_thing"]}
+
+
 def explode(made: pa.Table, config: Config) -> pa.Table:
-    """Each pair, and behind an accepted one its -Ref variant and its "propagation" row."""
+    """Each pair, and behind an accepted one its -Ref variant, where nobody judges that first, and its "propagation"
+    row."""
     rows = []
     for row in made.to_pylist():
         rows.append(row)
-        if row["drop_reason"] is not None:
-            continue
-        if config.refs and row["reference_path"] and row["edit"] not in ("removal", "style"):
-            rows.append(_variant(row, REF, "vr2v", condition("reference", row["reference_path"]),
-                                 f"{row['instruction'].rstrip('. ')}, as the reference picture shows it."))
-        if config.frames:
+        if config.refs and config.measured:
+            rows += _by_reference(row)
+        if config.frames and row["drop_reason"] is None:
             rows.append(_variant(row, FRAME, "vi2v", condition("edited_frame", row["edited_path"]), row["instruction"]))
     return pa.Table.from_pylist(rows, made.schema)
+
+
+def references(made: pa.Table) -> pa.Table:
+    """The -Ref variants of accepted pairs alone."""
+    return pa.Table.from_pylist([variant for row in made.to_pylist() for variant in _by_reference(row)], made.schema)
+
+
+def _by_reference(row: dict) -> list[dict]:
+    if row["drop_reason"] is not None or not row["reference_path"] or row["edit"] in ("removal", "style"):
+        return []
+    return [_variant(row, REF, "vr2v", condition("reference", row["reference_path"]),
+                     f"{row['instruction'].rstrip('. ')}, as the reference picture shows it.")]
 
 
 def _variant(row: dict, name: str, task: str, given: dict, instruction: str) -> dict:
     return row | {"pair_id": make_id("pair", name, row["pair_id"]), "source_name": name, "task": task,
                   "conditions": [given], "instruction": instruction}
+
+
+def in_one_form(both: list[Manifest], config: Config) -> Iterator[pa.Table]:
+    """Rows of the way there, distinct ones, and of the way back, with the columns of the last."""
+    batches = chain(distinct(both[0], config), *(m.batches() for m in both[1:]))
+    return (pass_by(batch, both[-1].schema) for batch in batches)
 
 
 def distinct(made: Manifest, config: Config) -> Iterator[pa.Table]:

@@ -27,7 +27,7 @@ from manifests.schema import CANDIDATES, RIGHTS, SAMPLES
 
 from ..backend_config import InpainterConfig
 from ..clip_edits import ClipEditConfig
-from ..recipe import AskConfig, Needs, Steps, apply_rules, open_pairs, stops
+from ..recipe import JudgeConfig, Needs, Steps, apply_rules, open_pairs, stops
 from ..stage import Stage
 
 WHY = "the object of a reference is taken out of its video, which becomes the input; the video itself is the target"
@@ -41,7 +41,8 @@ NEEDS = Needs(
     cluster="our renderer as the editor (--video-editor-model, one 80 GB GPU a worker), GroundingDINO and SAM2, a "
             "served Qwen3-VL",
     cost="laptop: about 2 CPU hours a 1,000 samples at 240 lines and 33 frames (estimated from the removals of "
-         "propagation-based-editing); cluster: two requests and one edited video a sample, GPU hours not measured",
+         "propagation-based-editing); cluster: three requests and one edited video a sample, "
+         "at most 0.75 H200 hours (estimated: 200 forwards of 66,000 tokens, 5.1 PFLOP each, at 400 TFLOP/s)",
 )
 PLANNED = pa.schema([
     *CANDIDATES.fields,
@@ -62,7 +63,7 @@ PLANNED = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AskConfig, InpainterConfig, ClipEditConfig):
+class Config(JudgeConfig, InpainterConfig, ClipEditConfig):
     """Settings of the recipe."""
 
     input: str
@@ -81,13 +82,16 @@ class Config(AskConfig, InpainterConfig, ClipEditConfig):
     shown_min: float = 0.15
     """Least likeness of the reference and the object in the target; below it another object was taken out."""
 
-    def pair_rules(self) -> tuple[Rule, ...]:
+    def triplet_rules(self) -> tuple[Rule, ...]:
         return (Rule(column="instruction", why="the prompt"),
                 Rule(column="reference_in_target", min=self.shown_min, why="the object is that of the reference"),
                 Rule(column="reference_lead", min=0.0, why="the object is not that of the pair's other references"),
                 Rule(column="reference_lost_share", min=self.lost_share_min, why=LACKS),
                 Rule(column="reference_remains", max=self.remains_max, why=LACKS),
                 *rule_set("filmed-target"))
+
+    def pair_rules(self) -> tuple[Rule, ...]:
+        return *self.triplet_rules(), *self.judge_rules(reference=True)
 
 
 PRESETS = {
@@ -113,7 +117,8 @@ def build(config: Config) -> dict[str, tuple[Stage, ...]]:
         "candidates": (*((*find, write) if config.measured else (write, *find)),
                        apply_rules(Rule(column="removal_instruction", why="told to the editor")), edit,
                        apply_rules(Rule(column="target_path", why="a triplet has an input"))),
-        "triplets": (config.ask("annotators.swap_prompt:RewriteSwapped"), *measures, apply_rules(*config.pair_rules())),
+        "triplets": (config.ask("annotators.swap_prompt:RewriteSwapped"), *measures,
+                     apply_rules(*config.triplet_rules()), *config.judge_reference()),
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from annotators import ANNOTATORS, serve_check
 from annotators.ask import Annotator
 from annotators.backends import wording
-from annotators.judge import JudgeEdit
+from annotators.judge import JudgeEdit, JudgePictureEdit
 from annotators.swap_prompt import RewriteSwapped
 from manifests.columns import ISSUES, set_column
 from manifests.errors import ConfigError
@@ -23,7 +23,7 @@ from .chat_server import chat_server
 from .conftest import MEASURE_FIELDS, measures
 
 MEASURED = {"people", "transition", "instruction", "difference", "key-frames", "rewrite", "swap", "removal", "reasoning", "judge",
-            "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person",
+            "judge-picture", "judge-reference", "choose-edit", "invent-edit", "motion", "motion-edit", "person",
             "planned-edit", "frame-reasoning", "references"}
 
 
@@ -135,6 +135,17 @@ def test_the_not_executed_rule_overrules_the_model():
     answer = {"reason": "a copy", "executed": False, "instruction": 4, "consistency": 5, "quality": 5, "overall": 4}
     made = JudgeEdit.question.parse(answer, {})
     assert made == {"judge_executed": False, "judge_instruction": 1, "judge_overall": 1, "judge_reason": "a copy"}
+
+
+def test_pictures_are_judged_as_clips_are(photo_film, tmp_path):
+    picture = next(iter(read_frames(photo_film, [0.0])))
+    paths = [str(tmp_path / f"{n}.png") for n in range(3)]
+    for path, image in zip(paths, (picture, picture, 255 - picture), strict=True):
+        cv2.imwrite(path, image)
+    table = pa.table({"source_path": [paths[0]] * 2, "target_path": paths[1:], "issues": pa.array([[], []], ISSUES.type)})
+    copy, other = JudgePictureEdit()(table).to_pylist()
+    assert (copy["judge_executed"], copy["judge_overall"], other["judge_executed"]) == (False, 1, None)
+    assert "clip" not in JudgePictureEdit.question.prompt and "video" not in JudgePictureEdit.question.prompt
 
 
 def test_numbers_of_words_agree():

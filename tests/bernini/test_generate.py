@@ -30,8 +30,8 @@ FLAGS = [x for k, v in SMALL.items() for x in (f"--{k.replace('_', '-')}", str(v
 
 
 def case(task, media, tmp_path, **more):
-    videos = {"v2v": 1, "mv2v": 1, "rv2v": 1, "ads2v": 2}.get(task, 0)
-    images = {"i2i": 1, "i2v": 1, "r2v": 2, "rv2v": 2}.get(task, 0)
+    videos = {"v2v": 1, "mv2v": 1, "vi2v": 1, "rv2v": 1, "ads2v": 2}.get(task, 0)
+    images = {"i2i": 1, "i2v": 1, "vi2v": 1, "r2v": 2, "rv2v": 2}.get(task, 0)
     values = dict(
         task_type=task,
         prompt="a red car",

@@ -153,6 +153,7 @@ def test_prompts_are_cleaned_and_glued_to_the_system_prompt():
     assert clean_prompt("  a &amp;lt;b&amp;gt;\n\n c\u00a0d ") == "a <b> c d"
     assert positive_text("v2v", " go ") == "You are a helpful assistant specialized in video editing.go"
     assert positive_text("v2v", "go", "Be brief.") == "Be brief.go"
+    assert planner_system_prompt("vr2v") == planner_system_prompt("rv2v")  # what is trained under one name is asked by the other
     assert text_system_prompt("unheard") == planner_system_prompt("mv2v") == "You are a helpful assistant."
 
 

@@ -63,6 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, b"{}", {"Content-Length": "1000"})
         elif name == "bomb":
             self.answer(200, _coded(np.zeros((4000, 4000, 3), np.uint8)))
+        elif name == "square":
+            self.answer(200, _coded(np.zeros((64, 64, 3), np.uint8)))
         elif name == "body":
             self.answer(200, value.encode())
 

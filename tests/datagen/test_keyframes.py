@@ -31,7 +31,8 @@ def test_too_many_are_thinned_evenly():
 
 
 @pytest.mark.parametrize("container, expected", [("png_pipe", True), ("jpeg_pipe", True), ("image2", True), ("gif", False),
-                                                 ("mov,mp4,m4a,3gp,3g2,mj2", False), (None, False), ("", False)])
+                                                 ("mov,mp4,m4a,3gp,3g2,mj2", False), (None, False), ("", False),
+                                                 ("avif", True)])
 def test_pictures_are_known_by_their_container(container, expected):
     assert is_picture(container) is expected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,6 +71,59 @@ def test_vace_changes_only_what_lies_under_the_mask(vace, clip):
     assert np.array_equal(out[~near], clip[~near]) and (out[masks] != clip[masks]).mean() > 0.5
     inpainted = vace.inpaint(clip, masks)
     assert inpainted.shape == clip.shape and np.array_equal(inpainted, vace.inpaint(clip, masks))
+
+
+def poses(x: int, step: int) -> tuple[np.ndarray, EditRequest]:
+    """A drawn limb that starts at column `x` and goes on by `step` pixels a frame; and what is asked for."""
+    drawn = np.zeros((5, 48, 64, 3), np.uint8)
+    for t in range(5):
+        drawn[t, 5:40, x + step * t : x + step * t + 4] = (255, 0, 0)
+    return drawn, EditRequest(instruction="a dancer, moving as the skeleton does", kind="pose", seed=1)
+
+
+def test_vace_makes_another_video_of_other_poses(vace):
+    """By how much says nothing: random weights follow no control."""
+    made = [vace.edit(*poses(20, 5)), vace.edit(*poses(50, -5))]
+    assert made[0].shape == made[1].shape == (5, 48, 64, 3)
+    assert not np.array_equal(*made) and np.array_equal(made[0], vace.edit(*poses(20, 5)))
+
+
+def test_vace_keeps_the_clip_around_what_an_edited_first_frame_adds(vace):
+    """The camera goes three pixels a frame to the left, and the place of the addition with the scene to the right."""
+    scene = np.ascontiguousarray(photograph("motorcycle"))[60:156, 40:240]
+    clip = np.stack([scene[:, 20 - 3 * t : 148 - 3 * t] for t in range(5)])
+    first, added = clip[0].copy(), np.zeros(clip.shape[1:3], bool)
+    added[40:60, 40:60] = True
+    first[added] = (230, 30, 200)
+    request = EditRequest(instruction="Add a pink box.", kind="insert", seed=1)
+    out = vace.edit(clip, request, first)
+    assert np.array_equal(out[0], first)
+    for t in range(1, len(clip)):
+        moved = np.roll(added, 3 * t, axis=1)
+        assert (out[t][moved] != clip[t][moved]).mean() > 0.5
+        far = ~grow(moved, 14)  # 5 % and 2 % of 96 lines, a soft edge, and two pixels of the camera's estimate
+        assert np.array_equal(out[t][far], clip[t][far])
+    with pytest.raises(BackendError, match="does not differ from the clip's: nothing says where"):
+        vace.edit(clip, request, clip[0])
+    with pytest.raises(BackendError, match="a mask or an edited first frame"):
+        vace.edit(clip, request)
+
+
+def test_what_vace_would_make_of_nothing_is_refused(vace, clip):
+    with pytest.raises(BackendError, match="needs a mask for the edit 'replace', or it keeps nothing of the clip"):
+        vace.edit(clip, EditRequest(instruction="a red bowl", kind="replace"), 255 - clip[0])
+    with pytest.raises(BackendError, match="animates a first frame; this request has none"):
+        vace.edit(clip, EditRequest(instruction="it turns", kind="animate"))
+
+
+@pytest.mark.parametrize("kind, mask", [("stylise", None), ("recolour", np.ones((45, 70), bool))])
+def test_vace_sees_the_shapes_of_what_it_restyles_and_not_its_colours(kind, mask, vace, clip):
+    request = EditRequest(instruction="a drawing", kind=kind, seed=1, mask=mask)
+    grey = np.repeat(np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in clip])[..., None], 3, axis=3)
+    first = clip[0]
+    made = vace.edit(clip, request, first)
+    assert not np.array_equal(made[1:], vace.edit(clip[:, ::-1].copy(), request, first)[1:])
+    assert np.array_equal(made[1:], vace.edit(grey, request, first)[1:])
 
 
 def test_vace_follows_a_first_frame_and_takes_references(vace, clip, photo):

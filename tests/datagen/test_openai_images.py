@@ -84,6 +84,18 @@ def test_a_refused_key_stops_the_run_without_showing_it(photo, monkeypatch):
     assert "sk-secret" not in str(caught.value)
 
 
+def test_a_key_that_a_server_echoes_is_not_shown(photo, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with ImageServer('body:{"error": "bad key sk-secret"}') as server, pytest.raises(BackendError, match=r"bad key \*\*\*") as caught:
+        editor(server).edit(photo, REQUEST)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_an_answer_of_another_shape_is_refused_and_not_stretched(photo):
+    with ImageServer("square") as server, pytest.raises(BackendError, match="a picture of 64x64 for one of 250x181"):
+        editor(server).edit(photo, REQUEST)
+
+
 def test_keys_in_the_address_and_addresses_of_nothing_are_refused():
     for url, words in (("http://me:pw@host/v1", "environment only"), ("ftp://host", "not the address")):
         with pytest.raises(ConfigError, match=words):

@@ -16,6 +16,7 @@ from PIL import Image
 from skimage import data
 
 from datagen.fonts import BUILT_IN, fonts_for
+from datagen.subtitles import Subtitles, render, scripts_here
 from datagen.transform_job import frames_of_part
 from datagen.transforms import PLANNED, TRANSFORMS, ApplyTransform, PlanTransforms
 from manifests.columns import ACCOUNT
@@ -324,3 +325,11 @@ def test_colours_stay_what_players_show(tmp_path, pixels, space):
     assert psnr(shown(row["target_path"]), film).min() > MEAN_DB
     first = np.asarray(Image.open(row["conditions"][0]["path"]))
     assert psnr(first[None], film[:1])[0] > MEAN_DB
+
+
+@pytest.mark.parametrize("width", [60, 90, 240])
+def test_subtitles_stand_in_the_middle_of_an_upright_film(width):
+    look = Subtitles(script="latin", style="outline", font=scripts_here()["latin"][0], size=0.08, at_top=False)
+    cue = render("Do you remember the summer by the lake?", look, size=(width, 480), first=0, end=1)
+    columns = cue.x + np.flatnonzero((cue.keep_y < 128).any(axis=0))
+    assert cue.x + cue.keep_y.shape[1] <= width and abs((columns[0] + columns[-1]) / 2 - (width - 1) / 2) <= 1

@@ -78,8 +78,34 @@ def test_equal_bits_are_counted(tmp_path):
     assert found.kept.tolist() == [0, 0, 2] and found.similarity[1] == pytest.approx(1 - 20 / 256, abs=2e-3)
 
 
+def hashes(tmp_path, *values: str | None):
+    """What is found among these hashes, which come in batches of one."""
+    (stored,) = scratch(str(tmp_path), [Criterion.parse("target_picture_hash")])
+    try:
+        for value in values:
+            stored.append(pa.array([value], pa.string()))
+    finally:
+        stored.close()
+    return find_duplicates([stored], np.arange(len(values)))
+
+
+def test_hashes_of_two_versions_are_not_compared(tmp_path):
+    found = hashes(tmp_path, "5a" * 64, None, "5a" * 64)
+    assert found.kept.tolist() == [0, 1, 0] and found.similarity[2] == pytest.approx(1.0, abs=1e-6)
+    with pytest.raises(ConfigError, match="target_picture_hash has hashes of 256 and of 512 bits.*measure them all"):
+        hashes(tmp_path, "5a" * 64, "5a" * 32)
+    (stored,) = scratch(str(tmp_path), [Criterion.parse("picture_hash")])
+    with pytest.raises(ConfigError, match="hashes of 256 and of 512 bits"):
+        stored.append(pa.array(["5a" * 32, "5a" * 64]))
+    stored.close()
+    with pytest.raises(ConfigError, match="holds words that are no hashes, e.g. 'no hash'"):
+        hashes(tmp_path, "no hash")
+    with pytest.raises(ConfigError, match="holds words that are no hashes, e.g. ''"):
+        hashes(tmp_path, "")
+
+
 @pytest.mark.parametrize("text, message", [("my_column", "needs a similarity"), ("picture_hash=x", "'x' is no number"),
-                                           ("picture_hash=0.2", "must lie above 0.5")])
+                                           ("picture_hash=0.2", "must lie above 0.5"), ("picture_hash=nan", "is nan; it must lie")])
 def test_a_wrong_criterion_says_so(text, message):
     with pytest.raises(ConfigError, match=message):
         Criterion.parse(text)

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from datagen.samples_photos import photograph
+from filters.duplicates import DEFAULTS
 from filters.letterbox import MeasureLetterbox
 from filters.overlay_text import MeasureOverlayText
 from filters.picture_hash import HashPictures
+from manifests.errors import MediaError
+from manifests.frames import ClipFrames
 from pipelines.measure import read_clip
 
 
@@ -82,7 +86,8 @@ def test_black_borders_are_told_by_side(shots, bars):
 
 def test_a_dark_clip_has_no_borders(shots):
     dark = dataclasses.replace(shots[0], bgr=[np.full_like(b, 8) for b in shots[0].bgr])
-    assert MeasureLetterbox()(dark) == {}  # null: there is no picture that a bar could frame
+    with pytest.raises(MediaError, match="too dark to tell borders"):  # null with an issue: nothing that a bar could frame
+        MeasureLetterbox()(dark)
     night = [cv2.convertScaleAbs(b, alpha=0.3) for b in shots[0].bgr]
     assert max(MeasureLetterbox()(dataclasses.replace(shots[0], bgr=night)).values()) < 0.02
 
@@ -101,5 +106,46 @@ def test_a_hash_agrees_for_copies_and_not_for_others(shots):
                      changed(clip, lambda b: np.clip(b + noise, 0, 255).astype(np.uint8))):  # noqa: B023
             assert (bits(clip) == bits(copy)).mean() > 0.9
         assert (bits(clip) == bits(shots[(n + 1) % len(shots)])).mean() < 0.75
-    one = dataclasses.replace(shots[0], bgr=shots[0].bgr[:1])
-    assert len(HashPictures()(one)["picture_hash"]) == 64
+    one = dataclasses.replace(shots[0], bgr=shots[0].bgr[:1], times_s=shots[0].times_s[:1])
+    assert len(HashPictures()(one)["picture_hash"]) == 128
+
+
+def hash_bits(*bgr: np.ndarray) -> np.ndarray | None:
+    """Bits of a clip of these pictures `(H, W, 3)` uint8; None where it has no hash."""
+    num = len(bgr)
+    clip = ClipFrames(start_s=0.0, end_s=float(num), times_s=np.arange(num) * 1.0, details=[], bgr=list(bgr),
+                      frame_times_s=np.arange(num) * 1.0, frame_luma=np.zeros(num), frame_change=np.zeros(num),
+                      frame_clean=np.ones(num, bool))
+    digits = HashPictures()(clip).get("picture_hash")
+    return None if digits is None else np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))
+
+
+def hue_turned(rgb: np.ndarray, degrees: float) -> np.ndarray:
+    hsv = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + degrees) % 360
+    return (cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "cat", "coffee", "rocket", "motorcycle", "retina"])
+def test_a_recoloured_photograph_is_no_copy_and_an_encoded_or_cut_one_is(name):
+    rgb = photograph(name)
+    height, width = rgb.shape[:2]
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
+    bits, limit = hash_bits(rgb[..., ::-1]), DEFAULTS["picture_hash"]
+    y, x = round(0.02 * height), round(0.02 * width)
+    for copy in (jpeg, cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)[..., ::-1],
+                 cv2.convertScaleAbs(rgb, alpha=1.05)[..., ::-1], cv2.convertScaleAbs(rgb, alpha=0.95)[..., ::-1],
+                 rgb[y : height - y, x : width - x, ::-1]):
+        assert (bits == hash_bits(np.ascontiguousarray(copy))).mean() >= limit
+    grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    for other in (*(hue_turned(rgb, degrees) for degrees in (60, 120, 180, 300)), grey):
+        assert (bits == hash_bits(np.ascontiguousarray(other[..., ::-1]))).mean() < limit
+
+
+def test_a_still_clip_has_the_hash_of_its_picture_and_one_colour_has_none():
+    first, second = (np.ascontiguousarray(photograph(n)[:400, :400, ::-1]) for n in ("coffee", "astronaut"))
+    assert np.array_equal(hash_bits(first), hash_bits(*[first] * 9))
+    assert 0.5 < (hash_bits(first) == hash_bits(first, first, second, second)).mean() < DEFAULTS["picture_hash"]
+    for colour in ((255, 255, 255), (0, 0, 0), (0, 0, 255)):
+        flat = np.full((90, 160, 3), colour, np.uint8)
+        assert hash_bits(flat) is None and hash_bits(flat, flat, flat, first[:90, :160]) is None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manifests import archives, spans
+from manifests import archives, pictures
 from manifests.archives import Shelf
 from manifests.errors import MediaError
 
@@ -99,7 +99,7 @@ def test_a_bomb_is_stopped_at_the_limit(root, monkeypatch):
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(root, monkeypatch):
-    monkeypatch.setattr(spans, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     shelf = Shelf(str(root))
     with pytest.raises(MediaError, match="40x30 pixels; more than 1,000 are not read"):
         shelf.read(shelf.find("z.png"))

@@ -66,6 +66,24 @@ def test_a_seek_reads_the_same_frames_as_reading_from_the_start(tmp_path):
     assert np.array_equal(from_start, read_frames(path, [2.0, 2.5]))
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "mpg", "ts", "avi"])
+def test_a_part_is_found_in_every_container_however_far_its_key_frame_lies(tmp_path, ending):
+    """One key frame and frames that refer to later ones. AVI holds no times, and its first frame is one frame late."""
+    path, late = str(tmp_path / f"a.{ending}"), ending == "avi"
+    with av.open(path, "w") as container:
+        options = {"g": "1000", "sc_threshold": "0", "bf": "2" if ending == "mpg" else "3"}
+        stream = container.add_stream("mpeg1video" if ending == "mpg" else "libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        for image in counted_frames(75):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    whole = [number_of(f) for f in read_span(path, 0.0, 4.0)]
+    assert whole == sorted(whole) and (whole[0], whole[-1], len(whole)) == (0, 74, 75)
+    for start, end in ((1.2, 2.0), (2.4, 2.8)):
+        first, after = (round(25 * t) - late for t in (start, end))
+        assert [number_of(f) for f in read_span(path, start, end)] == list(range(first, after))
+
+
 def test_an_unknown_decoder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no decoder 'decord'; known: pyav, torchcodec"):
         read_frames(str(tmp_path / "a.mp4"), [0.0], decoder="decord")

@@ -49,6 +49,13 @@ def test_even_draws_each_sample_equally_often():
     assert list(shares.values()) == pytest.approx([0.3, 0.1, 0.6])
 
 
+def test_a_propagation_model_is_trained_on_edited_first_frames_alone():
+    counts = {("propagation", "vi2v"): 30, ("own-propagation", "vi2v"): 10, ("propagation-based-editing", "v2v"): 60}
+    assert mixture("propagation").weights(counts) == pytest.approx(dict(zip(counts, (0.75, 0.25, 0.0), strict=True)))
+    with pytest.raises(ConfigError, match="propagation gives no weight to any of the data sets a; its groups are vi2v"):
+        mixture("propagation").weights({("a", "v2v"): 1})
+
+
 def test_an_override_that_fits_nothing_is_refused():
     blend = Mixture(name="x", groups=MIXTURES["IIb"].groups, overrides={"pico": 1.0})
     with pytest.raises(ConfigError, match="weight is given for 'pico', but no samples"):

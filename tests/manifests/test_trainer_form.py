@@ -20,6 +20,9 @@ from PIL import Image
 from manifests.manifest import Manifest, ManifestWriter
 from manifests.messages import video_item
 from manifests.schema import SAMPLES
+from manifests.spans import read_span
+from manifests.trainer_form import _Cuts
+from manifests.video_writer import write_video
 
 KNOWN_TASKS = "t2i t2v i2i r2i r2v v2v i2v vi2v vr2v vrc2v mv2v".split()
 
@@ -294,3 +297,51 @@ def test_a_folder_without_task_names_says_what_to_give(bernini, tmp_path, argv, 
     folder = foreign(tmp_path / "in", [{"inputs": "[]", "images": None, "videos": None}])
     code, _, err = bernini("import-trainer", folder, "--output", tmp_path / "out", *argv)
     assert code == 2 and why in err and "Give --task" in err
+
+
+def brightness(number: int) -> int:
+    """Grey of a frame, far from that of its neighbours."""
+    return 20 + number * 61 % 200
+
+
+def film_at(path: Path, times_ms: list[int], rate: int = 25) -> Path:
+    """A film whose n-th frame has a brightness of its own and is shown at the n-th of these times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "4", "g": "25"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for n, at in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), brightness(n), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_film_of_variable_rate_keeps_its_time(tmp_path):
+    """Two seconds of 50 frames a second, then six of 10; the header says 25."""
+    times = [*range(0, 2000, 20), *range(2000, 8000, 100)]
+    item = video_item(str(film_at(tmp_path / "a.mkv", times)), 1.0, 7.0)
+    found = _Cuts(str(tmp_path / "out")).cut(item)
+    assert found["duration"] == pytest.approx(6.0, abs=0.05)
+    with av.open(found["video_path"]) as container:
+        frames = [(f.time, f.to_ndarray(format="gray").mean()) for f in container.decode(video=0)]
+    for time_s, shown in frames:
+        number = max(n for n, at in enumerate(times) if at <= (1.0 + time_s) * 1000 + 1)
+        assert abs(brightness(number) - shown) < 5, time_s  # the frame that is on screen then
+    past = _Cuts(str(tmp_path / "out")).cut(item | {"end_s": 20.0})
+    assert past["duration"] == pytest.approx(7.0, abs=0.15)  # the last frame is not held for what the film has not
+
+
+@pytest.mark.parametrize("ending, rate", [("mkv", 30), ("mp4", 60), ("avi", 24), ("ts", 25), ("mpg", 25)])
+def test_a_film_of_constant_rate_is_cut_frame_by_frame(tmp_path, ending, rate):
+    path = tmp_path / f"a.{ending}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video" if ending == "mpg" else "libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(rate * 4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), n % 250, np.uint8))))
+        container.mux(stream.encode())
+    write_video(str(tmp_path / "wanted.mp4"), read_span(str(path), 0.5, 3.0), fps=rate)  # each frame once
+    found = _Cuts(str(tmp_path / "out")).cut(video_item(str(path), 0.5, 3.0))
+    assert Path(found["video_path"]).read_bytes() == (tmp_path / "wanted.mp4").read_bytes()

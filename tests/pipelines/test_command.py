@@ -35,6 +35,14 @@ def test_every_command_has_help(name):
     (("show", "/nowhere"), "/nowhere has no manifest.json"),
     (("run", "video-pairs", "--input", "/nowhere", "--output", "/tmp/x", "--engine", "local"), "/nowhere does not exist"),
     (("run", "video-pairs", "--input", "/tmp", "--output", "/tmp/x", "--engine", "spark"), "no engine 'spark'"),
+    (("run", "transforms", "--transforms", "pose2video", "--pose", "dwpose", "--pose-model", "/nope.onnx", "--pose-detector",
+      "/tmp", "--input", "/tmp", "--output", "/tmp/x"), "--pose-model is /nope.onnx, which does not exist: name a file"),
+    (("run", "transforms", "--transforms", "pose2video", "--pose", "dwpose", "--pose-model", sys.executable, "--pose-detector",
+      "/tmp", "--input", "/tmp", "--output", "/tmp/x"), "--pose-detector is /tmp, which is a folder: name a file"),
+    (("run", "person-r2v", "--face", "arcface", "--face-model", "/nope.onnx", "--face-detector", "/no.onnx", "--input",
+      "/tmp", "--output", "/tmp/x"), "--face-model is /nope.onnx, which does not exist: name a file"),
+    (("run", "transforms", "--transforms", "inpainting-nomask", "--input", "/tmp", "--output", "/tmp/x", "--min-mask-area",
+      "nan"), "the rule on mask_area has min nan, which is no limit: give a number"),
 ])
 def test_errors_are_one_line_with_a_non_zero_exit(bernini, tmp_path, argv, words):
     code, _, err = bernini(*argv)
@@ -52,6 +60,32 @@ def test_errors_are_one_line_with_a_non_zero_exit(bernini, tmp_path, argv, words
 def test_an_option_given_twice_is_refused(bernini, argv, option):
     code, _, err = bernini(*argv)
     assert code == 2 and err == f"error: {option} is given twice: give it once, and name all its values after it\n"
+
+
+@pytest.mark.parametrize("where, words", [
+    ("afile", "File exists: name an output folder where no file lies"),
+    ("afile/x", "Not a directory: name a path of which no part is a file"),
+    ("/proc/x", "No such file or directory: name a path that exists or can be made"),
+])
+@pytest.mark.parametrize("command", [("filter", "--keep", "num_attempts<=9", "--write"), ("export", "--form", "trainer", "--output"),
+                                     ("dedupe", "--by", "video_embedding", "--write")], ids=lambda words: words[0])
+def test_an_output_that_cannot_be_made_is_one_line(bernini, film_run, tmp_path, command, where, words):
+    (tmp_path / "afile").touch()
+    source = film_run["samples" if command[0] == "export" else "clips"].path
+    if command[0] == "dedupe":
+        pytest.importorskip("faiss")
+    code, _, err = bernini(command[0], source, *command[1:], tmp_path / where)
+    assert code == 2 and f"{words} and run the same command again; finished work is kept." in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_file_to_write_that_is_a_folder_or_below_a_file_is_one_line(bernini, film_run, tmp_path):
+    (tmp_path / "afile").touch()
+    (tmp_path / "folder.csv").mkdir()
+    for where, words in (("afile/x.csv", "name an output folder where no file lies"),
+                         ("folder.csv", "name a file where no folder lies")):
+        code, _, err = bernini("export", film_run["pairs"].path, "--output", tmp_path / where)
+        assert code == 2 and words in err and len(err.strip().splitlines()) == 1
 
 
 def test_of_a_single_value_the_last_one_counts(bernini, film_run, tmp_path):

@@ -11,16 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
+from datagen.samples_photos import photograph
+from filters.picture_hash import HashPictures
 from manifests.ids import make_id
 from manifests.manifest import Manifest, ManifestWriter, live
 from manifests.messages import video_item
-from manifests.schema import CLIPS, PAIRS, SAMPLES
+from manifests.schema import CLIPS, FRAMES, PAIRS, SAMPLES
 from manifests.spans import read_span
 from manifests.video_writer import write_video
 from pipelines.local import build
 from pipelines.measure import Config as MeasureConfig
-from pipelines.measure import measure
+from pipelines.measure import MeasureRows, measure, measure_stage
 from pipelines.stage import Stage, check
 
 
@@ -71,6 +74,16 @@ def test_the_new_ops_keep_the_contract(stage, some_clips):
         assert "cannot open /nowhere.mp4" in out["issues"].to_pylist()[2][-1]
 
 
+def test_a_measure_that_changed_is_taken_again(some_clips, tmp_path):
+    """Its version stands beside the column, and a finished manifest of the version before is not returned for it."""
+    made = [measure_stage(MeasureConfig(input=some_clips.path, output=str(tmp_path), filters=(name,)), some_clips)
+            for name in ("picture_hash", "letterbox")]
+    assert [stage.kwargs.get("versions") for stage in made] == [{"picture_hash": HashPictures.version}, None]
+    assert {"versions": made[0].kwargs["versions"]}.items() <= made[0].fingerprint()[1].items()
+    owner = MeasureRows.owners(**made[0].kwargs)["picture_hash"]
+    assert owner == {"op": "filters.picture_hash:HashPictures", "backend": "classical", "version": 2}
+
+
 def first_rows(manifest: Manifest, num: int, tmp_path) -> str:
     folder = str(tmp_path / manifest.stop.name)
     with ManifestWriter(folder, manifest.stop, manifest.schema) as writer:
@@ -82,7 +95,8 @@ def test_pairs_and_samples_are_measured_on_the_side_named(film_run, tmp_path):
     pairs = measured(first_rows(film_run["pairs"], 8, tmp_path), tmp_path, "letterbox", side="source")
     assert "source_border_top" in pairs.column_names and live(pairs)["source_border_top"].null_count == 0
     assert set(pairs.filter(pc.is_valid(pairs["drop_reason"]))["source_border_top"].to_pylist()) == {None}
-    samples = measured(first_rows(film_run["samples"], 4, tmp_path), tmp_path, "exposure", "text_similarity")
+    by_name = "filters.text_similarity:MeasureTextSimilarity"  # without a model: what a measure cannot do is an issue
+    samples = measured(first_rows(film_run["samples"], 4, tmp_path), tmp_path, "exposure", by_name)
     assert samples["target_brightness"].null_count == 0
     assert samples["target_text_similarity"].null_count == samples.num_rows
     assert all("MeasureTextSimilarity: no model was given" in i[0] for i in samples["issues"].to_pylist())
@@ -91,6 +105,10 @@ def test_pairs_and_samples_are_measured_on_the_side_named(film_run, tmp_path):
 def test_measure_says_what_it_does_not_know_and_resumes(bernini, some_clips, film_run, tmp_path):
     clips = some_clips.path
     for words, message in ((("--filters", "magic"), "no filter 'magic'; known: damage"),
+                           (("--filters", "text_similarity"), "is measured by a model: name --clip-model"),
+                           (("--filters", "aesthetics"), "name --clip-model and --aesthetic-head"),
+                           (("--filters", "aesthetics", "--clip-model", "M", "--aesthetic-head", "/nowhere.pth"),
+                            "--aesthetic-head is /nowhere.pth, which does not exist: name a file"),
                            (("--filters", "letterbox", "--text-column", "x"), "no column 'x' for --text-column")):
         code, _, err = bernini("measure", clips, *words, "--output", tmp_path, "--engine", "local")
         assert code == 2 and message in err
@@ -155,6 +173,50 @@ def test_dedupe_says_what_is_missing(bernini, film_run, tmp_path):
     assert code == 2 and "share" in err and "name each one once" in err
     code, _, err = bernini("dedupe", clips, film_run["pairs"].path, "--by", "video_embedding", "--write", tmp_path / "x")
     assert code == 2 and "rows of one kind" in err
+    for value in ("nan", "-0.1", "1.5"):
+        code, _, err = bernini("dedupe", clips, "--by", "video_embedding", f"--drop-above={value}", "--write", tmp_path / "x")
+        assert code == 2 and err == f"error: --drop-above is {value}; it is a similarity, 0 to 1\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_clips_and_pictures_are_compared_with_each_other(bernini, tmp_path):
+    """A still clip stands for its picture, and a picture that is larger for the clip cut out of it."""
+    pytest.importorskip("faiss")
+    looks = {name: np.ascontiguousarray(photograph(name)[:400, :400]) for name in ("coffee", "astronaut", "cat")}
+    looks["cat"] = looks["cat"][:300]
+    clips, frames = [], []
+    for n, (name, rgb) in enumerate(looks.items()):
+        write_video(str(tmp_path / f"{name}.mp4"), [rgb] * 10, fps=10)
+        clips.append({"clip_id": f"c-{n:016x}", "path": str(tmp_path / f"{name}.mp4"), "start_s": 0.0, "end_s": 1.0,
+                      "width": rgb.shape[1], "height": rgb.shape[0], "duration_s": 1.0})
+    for n, (name, scale) in enumerate((("coffee", 0.5), ("astronaut", 2.0))):
+        rgb = cv2.resize(looks[name], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        Image.fromarray(rgb).save(tmp_path / f"{name}.png")
+        frames.append({"frame_id": f"f-{n:016x}", "path": str(tmp_path / f"{name}.png"), "width": rgb.shape[1],
+                       "height": rgb.shape[0]})
+    paths = []
+    for stop, rows in ((CLIPS, clips), (FRAMES, frames)):
+        folder = str(tmp_path / f"made-{stop.name}")
+        with ManifestWriter(folder, stop, stop.schema) as writer:
+            common = {"video_id": "v", "issues": [], "num_attempts": 1}
+            writer.append(pa.Table.from_pylist([common | row for row in rows], stop.schema))
+            writer.commit(name="made", owners={}, parents=[], versions={})
+        paths.append(measure(MeasureConfig(input=folder, output=str(tmp_path / "m"), filters=("picture_hash",),
+                                           engine="local", quiet=True)).path)
+    code, out, err = bernini("dedupe", *paths, "--write", tmp_path / "d")
+    assert code == 0 and "5 rows, 2 repeat another one, in 2 groups" in out, err
+    assert "1 of clips dropped: duplicate_similarity>0" in out and "1 of frames dropped" in out
+    kept = {}
+    for stop in (CLIPS, FRAMES):
+        found = Manifest.open(str(tmp_path / "d" / stop.name / "dedupe"))
+        assert found.validate() == [] and found.stop == stop and found.path in out
+        kept |= {r[stop.key]: r["duplicate_of"] for r in found.table().to_pylist()}
+    coffee, astronaut = "f-" + "0" * 16, "c-" + "0" * 15 + "1"
+    assert {k: v for k, v in kept.items() if v} == {coffee: "c-" + "0" * 16, astronaut: "f-" + "0" * 15 + "1"}
+    code, _, err = bernini("dedupe", *paths, "--write", tmp_path / "d")
+    assert code == 2 and "d/clips/dedupe holds a finished manifest" in err
+    code, out, err = bernini("why", tmp_path / "d" / "clips" / "dedupe", astronaut)
+    assert code == 0 and "duplicate_similarity" in out, err
 
 
 def hashed(path, rows: list[dict], kind: pa.DataType) -> str:
@@ -221,7 +283,8 @@ def test_filter_keeps_what_its_rules_say(bernini, samples, tmp_path):
                        "pico-banana-400k": "rights is non-commercial no-derivatives"}
     assert {r["drop_reason"] for r in rows if r["weight"] == 2.0} == {"weight>1.5"}
     for words, message in ((["x<=1"], "has no column x; it has sample_id"), (["weight~1"], "write COLUMN<=NUMBER"),
-                           (["weight=1"], "holds double: numbers with <= and >="), (["weight<=a"], "'a' is no number")):
+                           (["weight=1"], "holds double: numbers with <= and >="), (["weight<=a"], "'a' is no number"),
+                           (["weight<=nan"], "the rule on weight has max nan, which is no limit: give a number")):
         code, _, err = bernini("filter", samples, "--keep", *words, "--write", tmp_path / "g")
         assert code == 2 and message in err
     assert bernini("filter", samples, "--write", tmp_path / "g")[0] == 2
@@ -335,6 +398,46 @@ def test_sets_that_repeat_too_often_are_told(bernini, samples, tmp_path):
     assert code == 2 and "a weight is given for 'nobody', but no samples are of it" in err
     code, _, err = bernini("mix", samples, "--stage", "even", "--output", tmp_path, "--steps", "5")
     assert code == 2 and "--steps needs --samples-per-step or --tokens-per-step" in err
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--steps=-5",), "--steps is -5; it is a whole number, 0 or more"),
+    (("--steps=5", "--samples-per-step=-4"), "--samples-per-step is -4; it is a finite number, 0 or more"),
+    (("--steps=5", "--samples-per-step=nan"), "--samples-per-step is nan; it is a finite number, 0 or more"),
+    (("--steps=5", "--tokens-per-step=inf"), "--tokens-per-step is inf; it is a finite number, 0 or more"),
+    (("--max-repeat=-1",), "--max-repeat is -1; it is a finite number above 0"),
+    (("--progress=nan",), "--progress is nan; it is the finished share of a stage, 0 to 1"),
+    (("--weight=vace-hq=nan",), "--weight vace-hq=nan: a weight is a finite number, 0 or more"),
+    (("--weight=vace-hq=inf",), "--weight vace-hq=inf: a weight is a finite number, 0 or more"),
+])
+def test_numbers_that_no_mixture_can_have_are_refused(bernini, samples, tmp_path, words, message):
+    code, _, err = bernini("mix", samples, "--stage", "IIa", "--output", tmp_path, *words)
+    assert code == 2 and message in err and not list(tmp_path.iterdir())
+
+
+def test_what_a_mixture_does_not_draw_and_what_has_no_effect_is_told(bernini, samples, tmp_path):
+    call = ("mix", samples, "--output", tmp_path)
+    code, out, err = bernini(*call, "--stage", "IIa", "--progress", "1", "--steps", "100", "--samples-per-step", "64")
+    assert code == 0 and "note: video-pairs (v2v) has no weight at this progress (1), only earlier in the stage" in out, err
+    assert "will not be drawn" not in out and "warning: each sample of video-pairs (v2v) would be drawn" in out
+    code, out, err = bernini(*call, "--stage", "IIb", "--weight", "video-pairs=3")
+    assert code == 0 and "warning: --weight video-pairs has no effect: stage IIb draws nothing of V.P." in out, err
+    assert "note: video-pairs (v2v) has no weight in this stage and will not be drawn" in out
+    code, out, err = bernini(*call, "--stage", "IIa", "--weight", "video-pairs=3", "vace-hq=1")
+    assert code == 0 and "--weight video-pairs has no effect: it is all there is of V.P., whose share the stage sets" in out
+    assert "--weight vace-hq has no effect: it is all there is of V2V" in out
+    assert "no effect" not in bernini(*call, "--stage", "even", "--weight", "video-pairs=3")[1]
+    code, _, err = bernini(*call, "--stage", "propagation")  # none of the samples is a task of it
+    assert code == 2 and "mixture propagation gives no weight to any of the data sets" in err
+
+
+def test_the_steps_that_are_advised_do_not_repeat_too_often(bernini, samples, tmp_path):
+    """Of 4 samples with a share of 100 / 217: 400 / 217 / 4 = 0.46 repeats a step of four samples."""
+    call = ("mix", samples, "--stage", "even", "--output", tmp_path, "--weight", "vace-hq=100", "--steps", "100")
+    for size, advice in (("4", "or at most 8 steps"), ("20", "or at most 1 step\n"), ("400", "or a lower --weight\n")):
+        code, out, err = bernini(*call, "--samples-per-step", size)
+        warning = next(line + "\n" for line in out.splitlines() if line.startswith("warning: each sample of vace-hq"))
+        assert code == 0 and advice in warning and "0 steps" not in warning, err
 
 
 def test_snapshots_decay_and_are_what_the_trainer_reads(bernini, samples, tmp_path):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from annotators.prompt_bank import PromptBank
+from datagen.backends.classical_video import ClassicalVideoEditor
 from datagen.film_picture import MOVES, camera_move
 from datagen.samples_photos import photograph
-from manifests.errors import ConfigError
+from manifests.errors import ConfigError, RunStopped
 from manifests.media import probe
 from manifests.spans import read_image, read_span
-from pipelines.pairs.diverse_edits import Config, run_steps
+from pipelines.pairs.diverse_edits import REPEATED, Config, once, run_steps
+from tests.annotators.chat_server import chat_server, completion, fill
 
 PHOTOS = ("coffee", "motorcycle", "astronaut")
 
@@ -86,6 +91,93 @@ def test_rules_computed_anew_agree(made):
             assert (np.abs(source - edited)[~meant].max(axis=-1) > 8).mean() < 0.1
 
 
+def test_an_edit_that_both_mechanisms_ask_for_is_learned_once(made):
+    pairs = [p for p in rows(made[1]) if p["task"] == "i2i"]
+    accepted = [(p["frame_id"], p["edit_prompt"]) for p in pairs if p["drop_reason"] is None]
+    assert len(accepted) == len(set(accepted))
+    twice = {(p["frame_id"], p["edit_prompt"]) for p in pairs if p["drop_reason"] == REPEATED}
+    assert twice <= {(p["frame_id"], p["edit_prompt"]) for p in pairs if p["mechanism"] == "pool"}
+    table = pa.table({"frame_id": ["a", "a", "b", "a"], "edit_prompt": ["x", "x", "x", None],
+                      "drop_reason": pa.nulls(4, pa.string())})
+    seen: set = set()
+    assert once(table, seen)["drop_reason"].to_pylist() == [None, REPEATED, None, None]
+    assert once(table, seen)["drop_reason"].to_pylist() == [REPEATED, REPEATED, REPEATED, None]
+
+
+def test_other_instructions_in_the_same_file_are_another_run(made, tmp_path):
+    pool = tmp_path / "pool.txt"
+    found = []
+    for line in ("make it a pencil sketch", "give it an old sepia look"):
+        pool.write_text(line)
+        stops = dict(run_steps(settings(made[0], out="pooled", mechanisms=("pool",), instructions=str(pool))))
+        found.append({row["candidates"][0] for row in rows(stops, "pool")})
+    assert found == [{"make it a pencil sketch"}, {"give it an old sepia look"}]
+
+
+@contextmanager
+def asked(marks: int) -> Iterator[str]:
+    """Address of a server that asks for teal cups and gives every edit these marks."""
+    told = {"index": 0, "prompt": "Make the cup teal.", "executed": True, "overall": marks, "instruction": marks}
+
+    def behave(handler, body):
+        schema = body["response_format"]["json_schema"]["schema"]
+        return handler.reply(200, completion(json.dumps(fill(schema) | {k: v for k, v in told.items()
+                                                                        if k in schema["properties"]}))) or True
+
+    with chat_server(behave=behave) as server:
+        yield server.url
+
+
+class Teal:
+    """An image editor that paints the middle of a picture."""
+
+    def edit(self, image, request):
+        made = image.copy()
+        y, x = (n // 3 for n in image.shape[:2])
+        made[y:2 * y, x:2 * x] = (0, 128, 128)
+        return made
+
+
+class Still(ClassicalVideoEditor):
+    """An image-to-video model with a fault: the picture stands."""
+
+    def edit(self, frames, request, first_frame=None):
+        return frames
+
+
+class Elsewhere(ClassicalVideoEditor):
+    """An image-to-video model with a fault: it films something else."""
+
+    def edit(self, frames, request, first_frame=None):
+        return np.random.default_rng(0).integers(0, 255, frames.shape, np.uint8)
+
+
+class Turning(ClassicalVideoEditor):
+    """An image-to-video model that films the picture: a slow pan."""
+
+    def edit(self, frames, request, first_frame=None):
+        return np.stack([np.roll(f, n, axis=1) for n, f in enumerate(frames)])
+
+
+@pytest.mark.parametrize("editor, video", [(Still, "video_moved<1"), (Elsewhere, "video_start_db<18"), (Turning, None)])
+def test_with_models_edits_are_judged_and_videos_must_begin_with_the_picture_and_move(made, editor, video):
+    with asked(4) as url:
+        stops = dict(run_steps(settings(
+            made[0], out=f"{editor.__name__}", annotator="openai", url=(url,), annotator_model="m", mechanisms=("pool",),
+            image_editor=f"{__name__}:Teal", animate=f"{__name__}:{editor.__name__}", num_candidates=1)))
+    pairs = rows(stops)
+    assert {p["drop_reason"] for p in pairs if p["task"] == "i2i"} == {None}
+    assert {p["drop_reason"] for p in pairs if p["task"] == "i2v"} == {video}
+    assert {(p["judge_overall"], p["faces_kept"]) for p in pairs} == {(4, 1.0)}
+
+
+def test_an_edit_that_the_judge_finds_wrong_is_dropped(made):
+    with asked(2) as url, pytest.raises(RunStopped, match="judge_overall<3"):
+        list(run_steps(settings(
+            made[0], out="judged", annotator="openai", url=(url,), annotator_model="m", mechanisms=("pool",),
+            image_editor=f"{__name__}:Teal", animate=f"{__name__}:Turning", num_candidates=1)))
+
+
 def test_prompts_of_a_round_enter_the_bank_before_the_next(made):
     folder, stops = made
     (bank,) = (folder / "out" / "prompt-bank").iterdir()
@@ -137,8 +229,11 @@ def test_a_camera_move_goes_where_it_says_at_its_speed(move):
     assert centre == pytest.approx([-0.05 * 360 * x, -0.05 * 240 * y], abs=1.5)  # the picture goes against the camera
 
 
+ASKED = {"annotator": "openai", "url": ("http://127.0.0.1:1/v1",), "image_editor": "qwen-image-edit"}
+
+
 @pytest.mark.parametrize("wrong, words", [
-    ({"mechanisms": ("guess",)}, "mechanisms are pool, bank, not guess"), ({"rounds": 0}, "--rounds is 0; .*1 or more"),
+    ({"mechanisms": ("guess",)}, "--mechanisms is 'guess'; known: pool, bank"), ({"rounds": 0}, "--rounds is 0; .*1 or more"),
     ({"seconds": 0.9}, "--seconds is 0.9, which gives 13 frames at 16 a second; a video has at least 17"),
     ({"seconds": float("inf")}, "--seconds is inf; it is a finite number above 0"),
     ({"image_px": 0}, "--image-px is 0; it is a whole number, 16 or more"),
@@ -146,6 +241,10 @@ def test_a_camera_move_goes_where_it_says_at_its_speed(move):
     ({"instructions": __file__ + "/.jsonl"}, "cannot be read .*one instruction a line, or .jsonl with `prompt`"),
     ({"image_editor": "flux-kontext"}, "annotator classical does not go with image editor flux-kontext"),
     ({"animate": "bernini"}, "annotator classical does not go with animate bernini"),
+    ({"mechanisms": ()}, "--mechanisms is empty; known: pool, bank"),
+    ({"mechanisms": ("pool",), "bank": "bank"}, "--bank belongs to the mechanism bank, and --mechanisms is pool"),
+    ({"mechanisms": ("bank",), "instructions": __file__}, "--instructions belongs to the mechanism pool"),
+    ({**ASKED, "animate": "classical"}, "the classical video editor moves nothing"),
 ])
 def test_settings_that_do_not_go_together_are_refused(tmp_path, wrong, words):
     with pytest.raises(ConfigError, match=words):

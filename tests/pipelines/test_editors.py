@@ -45,6 +45,17 @@ def test_every_task_gives_a_clip_of_equal_size_and_length(task, needs, editor, c
     assert not np.array_equal(out, other)
 
 
+def test_a_propagated_first_frame_is_asked_for_in_the_words_it_was_trained_with(editor, clip, monkeypatch):
+    from bernini.encode_samples import positive_text as trained
+    from bernini.generate import planning
+
+    asked = []
+    monkeypatch.setattr(planning, "positive_text", lambda *args: asked.append(trained(*args)) or asked[-1])
+    editor.task = "vi2v"
+    editor.edit(clip, EditRequest(instruction="paint it red", kind="recolour", seed=5), first_frame=clip[0])
+    assert trained("vi2v", "paint it red") in asked and "content propagation" in asked[0]
+
+
 def test_the_task_follows_from_what_is_given(editor, clip):
     request = EditRequest(instruction="x", kind="recolour")
     editor.task = "auto"

@@ -154,6 +154,57 @@ def test_a_text_is_stored_once(latents, samples, model):
     assert {f: f.stat().st_mtime_ns for f in (root / "text").rglob("*.bin")} == before
 
 
+def with_texts(samples, *texts: tuple[str, str]) -> list[dict]:
+    """The second row of the samples (a picture from text) with other texts, `(message type, text)`."""
+    row = samples.table().to_pylist()[1]
+    messages = [{"type": kind, "text": text, "has_loss": int(kind == "cot_text")} for kind, text in texts]
+    return [row | {"inputs": json.dumps([*messages, {"type": "image_gen", "has_loss": 1}])}]
+
+
+def test_reasoning_is_the_prompt_of_planner_and_renderer_as_in_generation(samples, encoders, model, tmp_path):
+    """Generation with the planner's reasoning (self_text) replaces the prompt of a case, for both parts."""
+    from bernini.generate.cases import Case
+    from bernini.text import positive_text
+    from bernini.tiny import _planner_tokenizer, tiny_planner
+    from bernini.train.chats import documents
+    from bernini.train.draws import DrawSettings, draw
+
+    m = write(tmp_path, with_texts(samples, ("text", "melt it"), ("cot_text", "the snow turns to water")))
+    case = Case(prompt="the snow turns to water", task_type="t2i", output="o.png")
+    wanted = encoders.text(positive_text(case.task_type, case.prompt))
+    stored = Dataset([encode(settings(m, model, tmp_path / "out"))], needs=SETTINGS.needs)
+    raw = Dataset([m], needs=SETTINGS.needs, encoders=encoders)
+    tokenizer, special = _planner_tokenizer(), tiny_planner().special
+    for dataset in (stored, raw):
+        example = dataset.example(0)
+        assert torch.equal(example.text_embedding, wanted) and dataset.tokens(0).text == len(wanted)
+        chosen = draw(DrawSettings(drop_text=0), 0, 0, "x", "t2i")
+        *_, planning = documents(0, example, chosen, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], special, 1)
+        said = tokenizer.decode(planning.chat.ids[planning.chat.token_type == 0])
+        assert "the snow turns to water" in said and "melt it" not in said
+    # The renderer alone has no planner that would think: all texts joined, as its released trainer has it.
+    alone = Encoders(open_model(model), EncodeSettings(stage="II", **SMALL), device="cpu")
+    joined = alone.text(positive_text("t2i", "melt it the snow turns to water"))
+    stored = Dataset([encode(settings(m, model, tmp_path / "out", stage="II"))], needs=alone.settings.needs)
+    for dataset in (stored, Dataset([m], needs=alone.settings.needs, encoders=alone)):
+        assert torch.equal(dataset.example(0).text_embedding, joined)
+
+
+def test_a_prompt_that_is_longer_than_the_encoder_reads_is_told(samples, encoders, model, tmp_path):
+    long, short = with_texts(samples, ("text", "word " * 600)), with_texts(samples, ("text", "word"))
+    rows = [row | {"sample_id": f"s-{i:016x}"} for i, row in enumerate([*short, *long, *long])]
+    m, said = write(tmp_path, rows), []
+    lost = encoders.cut(encoders.texts_of(long[0])[0])
+    assert "tokens with the system prompt, the text encoder reads the first 512" in lost
+    done = encode(settings(m, model, tmp_path / "out")).table().to_pylist()
+    assert [r["issues"] for r in done] == [[], [f"EncodeSamples: {lost}"], [f"EncodeSamples: {lost}"]]
+    assert [r["drop_reason"] for r in done] == [None] * 3
+    raw = Dataset([m], needs=SETTINGS.needs, encoders=encoders, say=said.append)
+    assert [raw.tokens(i).text for i in (0, 1, 2, 1)][1:] == [512] * 3
+    assert said == [f"sample {rows[1]['sample_id']}: {lost}; 1 such so far in {m.path}"]
+    assert raw.sources[0].num_cut == 2
+
+
 def test_threads_that_encode_give_the_bits_of_none(samples, encoders):
     import itertools
 

@@ -33,6 +33,8 @@ def test_columns_of_motion_aware_editing_fit(preset):
     made = check(motion_aware.build(config, "model")["candidates"], motion_aware.PLANNED)
     assert {"target_path", "reference_path", "instruction", "motion_prompt"} <= set(made.names)
     assert ("judge_overall" in made.names) == (preset == "cluster")
+    judged = check(motion_aware.build(config, "model")["references"], made)
+    assert ("judge_reference" in judged.names) == (preset == "cluster")
 
 
 @pytest.mark.parametrize("preset", ["laptop", "cluster"])

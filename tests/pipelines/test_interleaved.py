@@ -315,3 +315,13 @@ def test_hashes_and_repetition():
     assert bits_apart(difference_hash(image), difference_hash(cv2.cvtColor(picture(2), cv2.COLOR_RGB2GRAY))) > 12
     assert repetition("a b c d e".split()) == 0 and repetition([]) == 0
     assert repetition(["x"] * 100) == pytest.approx(95 / 96)
+
+
+def test_a_chinese_page_is_as_long_as_what_it_says(tmp_path):
+    page = "港口位于一条狭窄道路的尽头，每天早晨船只都会带着鱼来到市场，孩子们在墙上等着第一批箱子被抬上台阶。"
+    for i in range(3):
+        (tmp_path / f"p{i}.jpg").write_bytes(encoded(picture(i)))
+    (tmp_path / "a.jsonl").write_text(json.dumps(document(0, [page, *three(0)]), ensure_ascii=False) + "\n")
+    found = run(Config(source="web", input=str(tmp_path), output=str(tmp_path / "o"), engine="local", quiet=True))
+    (row,) = rows_of(found["documents"]).to_dict("records")
+    assert pd.isna(row["drop_reason"]) and row["num_words"] == len(page) - 3 and row["repetition"] == 0

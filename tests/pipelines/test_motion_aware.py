@@ -25,6 +25,8 @@ from manifests.video_writer import write_video
 from pipelines.editors_motion import MotionAwareEditor
 from pipelines.pairs.motion_aware import SCHEDULES, WEIGHTS, Config, explode, run_steps, tiny_model
 
+from .chat_answers import FINE, answering, asking
+
 SMALL = {"num_steps": 1, "max_frames": 10, "short_px": 64, "people_only": False, "min_sharpness": 0.0}
 
 
@@ -71,12 +73,71 @@ def test_a_ref_variant_shows_the_edited_object_and_none_is_made_of_a_removal(mad
     refs = [p for p in pairs_of(made) if p["task"] == "vr2v"]
     assert {p["clip_id"] for p in refs} == {
         p["clip_id"] for p in pairs_of(made) if p["task"] == "v2v" and p["edit_kind"] != "remove"}
+    kinds = {"remove": "removal", "recolour": "recolour", "swap-background": "background"}
+    assert all(p["motion_edit_kind"] == kinds[p["edit_kind"]] for p in pairs_of(made))
     for pair in refs:
         (condition,) = pair["conditions"]
         assert condition["role"] == "reference" and pair["source_name"] == "motion-aware-editing-ref"
         picture = read_image(condition["path"])
         assert (picture.min(axis=2) == 255).mean() > 0.1  # it stands on white, not in the scene
         assert 0.005 < pair["reference_share"] < 0.7
+
+
+class Painter:
+    """An image editor that paints a green square."""
+
+    def __init__(self, **options):
+        pass
+
+    def edit(self, image, request):
+        edited = image.copy()
+        edited[60:120, 80:160] = (20, 200, 40)
+        return edited
+
+
+def edits_of_a_model(folder, *kinds: str, **marks: int) -> dict:
+    """Stops over the first film where a model thinks up an edit of each kind in turn, and its judge gives `marks`."""
+    left = list(kinds)
+
+    def say(fields: set[str], texts: str) -> dict:
+        if "kind" in fields:
+            kind = left.pop(0)
+            return {"kind": kind, "object": "the green cube", "instruction": f"A {kind}.", "frame_edit": f"A {kind}."}
+        return FINE | (marks if "reference" in fields else {})
+
+    with answering(say) as server:
+        return dict(run_steps(settings(folder, **asking(server), image_editor=f"{__name__}:Painter")))
+
+
+@pytest.fixture
+def films(made, tmp_path):
+    shutil.copytree(made[0] / "in", tmp_path / "in")
+    return tmp_path
+
+
+def test_no_ref_variant_is_made_of_a_removal_that_a_model_thought_up(films):
+    stops = edits_of_a_model(films, "removal", "replacement")
+    rows = stops["pairs"].table().to_pylist()
+    kinds = sorted((r["task"], r["motion_edit_kind"], r["drop_reason"], r["edit_kind"]) for r in rows)
+    assert kinds == [("v2v", "removal", None, None), ("v2v", "replacement", None, None), ("vr2v", "replacement", None, None)]
+    ref = next(r for r in rows if r["task"] == "vr2v")
+    assert ref["instruction"] == "A replacement, as the reference picture shows it."
+    assert [ref[f"judge_{m}"] for m in ("instruction", "consistency", "reference", "quality", "overall")] == [5, 4, 4, 4, 4]
+    assert {r["judge_reference"] for r in rows if r["task"] == "v2v"} == {None}
+    assert {s["pair_id"] for s in stops["samples"].table().to_pylist()} == {r["pair_id"] for r in rows}
+
+
+def test_without_anything_to_refer_to_the_pairs_are_made(films):
+    stops = edits_of_a_model(films, "removal", "other")
+    assert stops["references"].num_rows == 0 and [r["task"] for r in pairs_of((films, stops))] == ["v2v", "v2v"]
+
+
+def test_a_ref_variant_that_does_not_show_its_reference_is_dropped(films):
+    stops = edits_of_a_model(films, "addition", "recolour", reference=2)
+    rows = stops["pairs"].table().to_pylist()
+    assert sorted((r["task"], r["drop_reason"]) for r in rows) == 2 * [("v2v", None)] + 2 * [("vr2v", "judge_reference<3")]
+    assert {r["column"]: (r["min"], r["why"] != "") for r in stops["references"].header["rules"]} == {
+        "judge_overall": (3, True), "judge_reference": (3, True)}
 
 
 def test_samples_say_which_data_set_they_count_as(made):
@@ -110,7 +171,7 @@ def test_a_model_is_asked_for_the_faces_and_noise_is_not(tmp_path):
 
 
 def test_dropped_pairs_stay_and_have_no_variant():
-    row = {"pair_id": "p-1", "drop_reason": "edited_share>0.9", "reference_path": "x.png", "edit_kind": "recolour",
+    row = {"pair_id": "p-1", "drop_reason": "edited_share>0.9", "reference_path": "x.png", "motion_edit_kind": "recolour",
            "clip_id": "c-1", "instruction": "Make it red.", "task": "v2v", "conditions": [], "source_name": "s"}
     rows = [row, row | {"pair_id": "p-2", "drop_reason": None}]
     schema = pa.schema([PAIRS.schema.field("conditions"), *((n, pa.string()) for n in row if n != "conditions")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -43,6 +44,18 @@ def test_every_accepted_edit_becomes_a_sample_that_learns_its_reasoning(film_run
         assert messages[1]["text"] == instruction
         assert messages[2]["text"].startswith(f"Goal: {' '.join(instruction.split())}\nChange: ")
         assert sample["source_name"] == "reasoning-text"
+
+
+def test_without_a_model_an_edit_of_a_part_is_told_with_its_place_and_share(propagated, tmp_path):
+    pairs = dict(run_steps(settings(propagated[1]["pairs"], tmp_path)))["pairs"].table().to_pylist()
+    local = [p for p in pairs if p["drop_reason"] is None and p["edit"] in ("removal", "addition", "recolour")]
+    assert len(local) >= 4
+    for row in local:
+        change = row["reasoning"].split("\nChange: ")[1]
+        found = re.match(r"The largest part that changed covers (\d+)% of the frame( on the left| on the right| around the middle): "
+                         r"(.+ before, .+ now|.+, as before, in another form)\.", change)
+        assert found, change
+        assert 0 < int(found[1]) <= 100 * row["mask_area"] * 1.5 + 1  # the mask is grown a little, soft edges less
 
 
 def test_its_samples_have_other_ids_than_those_without_reasoning(film_run, made):

@@ -17,6 +17,7 @@ from pipelines.pairs.rv2v import PRESETS, Config, plan, run_steps
 from pipelines.pairs.transforms import Config as Transforms
 from pipelines.pairs.transforms import run_steps as transform
 
+from .chat_answers import FINE, answering, asking
 from .small_clips import SMALL
 
 SETTINGS = {name: SMALL[name] for name in ("engine", "quiet", "short_px", "max_frames")}
@@ -98,6 +99,36 @@ def test_the_target_is_the_film_and_the_input_is_it_without_the_object(r2v, made
         away = ~np.stack([cv2.dilate(m.astype(np.uint8), np.ones((7, 7))) > 0 for m in mask])
         gap = np.square(target[away].astype(float) - source[away]).mean()
         assert 10 * np.log10(255**2 / gap) >= 30
+
+
+def test_a_model_judges_a_triplet_beside_its_reference(r2v, tmp_path):
+    """The first one well, the second one not; the words of the model are those that are judged."""
+    marks = iter((4, 2))
+
+    def say(fields: set[str], texts: str) -> dict:
+        if "executed" in fields:
+            return FINE | {"overall": next(marks)}
+        return {"kind": "removal", "instruction": "Remove the thing." if "kind" in fields else "Add the thing."}
+
+    with answering(say) as server:
+        config = Config(input=r2v.path, output=str(tmp_path), **SETTINGS, **asking(server))
+        stops = dict(run_steps(config))
+    judged = [json.dumps(body) for body in server.asked if "You judge edited videos" in json.dumps(body)]
+    assert len(judged) == 2 and all("Add the thing." in body and body.count('"reference:"') == 1 for body in judged)
+    rows = stops["pairs"].table().to_pylist()
+    assert sorted((str(r["drop_reason"]), r["judge_overall"]) for r in rows) == [("None", 4), ("judge_overall<3", 2)]
+    assert {r["judge_reference"] for r in rows} == {4} and all(r["judge_reason"] and r["judge_model"] == "m" for r in rows)
+    assert [s["pair_id"] for s in stops["samples"].table().to_pylist()] == [
+        r["pair_id"] for r in rows if r["drop_reason"] is None]
+    rules = {r["column"]: r for r in stops["pairs"].header["rules"] if r["column"].startswith("judge_")}
+    assert {c: r["min"] for c, r in rules.items()} == {"judge_overall": 3, "judge_reference": 3}
+    assert all(r["why"] for r in rules.values())
+    assert stops["pairs"].header["owners"]["judge_overall"]["op"] == "annotators.judge:JudgeReferenceEdit"
+
+
+def test_what_is_measured_has_no_judge(made):
+    assert "judge_overall" not in made[1]["pairs"].schema.names
+    assert not [r for r in Config(input="x", output="y").pair_rules() if r.column.startswith("judge_")]
 
 
 def test_no_preset_asks_for_less_loss_than_the_default():

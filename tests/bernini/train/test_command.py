@@ -201,6 +201,18 @@ def test_a_dry_run_shows_what_the_run_would_skip(train):
     assert code == 0 and "of edits have more than 40 tokens and will be skipped: raise --tokens" in out, err
 
 
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_data_and_entries_of_the_mixture_that_are_never_drawn_are_told(bernini, tiny, tmp_path, words):
+    data = write_latents(tmp_path, {("video-pairs", "v2v"): 4, ("edits", "v2v"): 4}, widths=(64, 32),
+                         encoders=encoders(tiny("diffusers"))).path
+    call = ("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *SMALL, "--steps", "1")
+    code, out, err = bernini(*call, "--mixture", "IIb", *words)
+    assert code == 0, err
+    assert "no data for T2I (20), T2V (30), I2I (40), I2V (3.5), IV2V (3.2); their share goes to the others" in out
+    assert "mixture IIb: video-pairs (v2v) has weight 0: it is never drawn" in out and "edits (v2v) has weight" not in out
+    assert "never drawn" not in bernini(*call, *words)[1]  # even: all is drawn
+
+
 def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, tmp_path):
     data = write_latents(tmp_path, {("video-pairs", "v2v"): 4}, widths=(64, 32), encoders=encoders(tiny("diffusers"))).path
     code, out, err = bernini("train", "--model", tiny("diffusers"), "--data", data, *SMALL, "--stage", "IIa", "--mixture", "IIa",
@@ -238,10 +250,55 @@ def test_other_packs_a_step_do_not_bring_pair_data_back(bernini, tiny, tmp_path)
     (("--export", "full", "--export-only", "--dry-run"), "--dry-run shows a training"),
     (("--wandb", "project"), "--wandb needs the package wandb"),
     (("--export", "full", "--export-only"), "holds no checkpoint; train first"),
+    (("--stage", "IIb", "--lambda-dit", "0"), "nothing is learned: all weights of the losses are 0; give --lambda-dit above 0"),
+    (("--stage", "I", "--lambda-text", "0", "--lambda-visual", "0"),
+     "nothing is learned: all weights of the losses are 0; give --lambda-text or --lambda-visual above 0"),
+    (("--stage", "IIIa", "--lambda-dit", "0"), "--lambda-dit 0 with --experts both: the experts would learn nothing"),
+    (("--seed", "99999999999999999999999"), "--seed 99999999999999999999999 must lie between -2^63 and 2^63 - 1"),
+    (("--lora-alpha", "4"), "--lora-alpha has no effect in this run: all weights are trained: give --lora-rank too"),
+    (("--lambda-text", "0.2"), "--lambda-text has no effect in this run: the planner is not trained"),
+    (("--lambda_visual=1",), "--lambda-visual has no effect in this run: the planner is not trained"),
+    (("--vit-noises", "4"), "--vit-noises has no effect in this run: the planner is not trained"),
+    (("--drop-plan", "0.2"), "--drop-plan has no effect in this run: the planner is not trained"),
+    (("--stage", "I", "--drop-vit", "0.2"), "--drop-vit has no effect in this run: no expert of the renderer is trained"),
+    (("--max-size", "480"), "--max-size has no effect in this run: --data are latents"),
+    (("--fps", "8"), "--fps has no effect in this run: --data are latents"),
+    (("--stage", "I", "--fps", "8"), "--fps has no effect in this run: the planner alone reads no VAE latents"),
+    (("--sample-steps", "4"), "--sample-steps has no effect in this run: no samples are generated"),
 ])
 def test_mistakes_are_told_in_one_line(train, words, said):
     code, _, err = train(*words)
     assert code == 2 and said in err and "Traceback" not in err
+
+
+def test_an_output_that_cannot_be_a_folder_is_told_in_one_line(bernini, tiny, latents, tmp_path):
+    (tmp_path / "file").touch()
+    words = ("train", "--model", tiny("diffusers"), "--data", latents("diffusers"), *SMALL, "--output")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        code, _, err = bernini(*words, output)
+        assert code == 2 and f"--output {output} cannot be made: {tmp_path / 'file'} is a file" in err and "Traceback" not in err
+    code, _, err = bernini(*words, tmp_path / ("x" * 300))
+    assert code == 2 and "cannot be made (" in err and "name another folder" in err and "Traceback" not in err
+
+
+def test_a_stop_says_what_the_same_command_will_do(train, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bernini.train.loop.Trainer.train_step", stop)
+        code, _, err = train("--stage", "IIb")
+        assert code == 130 and "stopped before the first checkpoint; the same command begins anew" in err
+    assert train("--stage", "IIb")[0] == 0
+    monkeypatch.setattr("bernini.train.loop.Trainer.train_step", stop)
+    code, _, err = train("--stage", "IIb", "--steps", "4")
+    assert code == 130 and "stopped; the same command resumes from the newest checkpoint" in err
+
+
+def test_a_finished_run_says_that_nothing_is_left(train):
+    assert train("--stage", "IIb")[0] == 0
+    code, out, _ = train("--stage", "IIb", "--steps", "2")
+    assert code == 0 and "nothing is left to train: the run is at step 3 of --steps 2; give a larger --steps" in out
 
 
 def test_what_is_missing_is_named(bernini, tiny, tmp_path):

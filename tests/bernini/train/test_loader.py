@@ -19,6 +19,7 @@ from bernini.train.loader import Loader, LoaderConfig
 from bernini.train.pace import Pace
 from manifests.columns import set_column
 from manifests.errors import ConfigError, ManifestError, MediaError
+from manifests.ids import make_id
 from manifests.manifest import ManifestWriter
 from manifests.mixtures import Mixture
 from manifests.schema import STOPS
@@ -143,6 +144,23 @@ def test_a_state_of_other_data_or_another_seed_is_refused(dataset, tmp_path):
     other = Dataset([write_latents(tmp_path, {("edits", "v2v"): 9}, name="b")], needs=NEEDS)
     with pytest.raises(ConfigError, match="other samples"):
         make(other).load_state_dict(state)
+
+
+def test_a_state_is_refused_where_one_sample_of_many_is_another(tmp_path):
+    """Also between the samples that a look at some of them would see."""
+    one, latents = write_latents(tmp_path, {("pictures", "t2i"): 1}), STOPS["latents"].schema
+    (row,), found = one.table().to_pylist(), []
+    for changed in ({}, {1001: "s-0123456789abcdef"}):
+        rows = [row | {"sample_id": changed.get(i, make_id("sample", i))} for i in range(3000)]
+        with ManifestWriter(str(tmp_path / "latents" / f"many-{len(changed)}"), STOPS["latents"], latents) as writer:
+            writer.append(pa.Table.from_pylist(rows, latents))
+            found.append(writer.commit(**{k: one.header[k] for k in ("name", "row", "parents", "config", "versions",
+                                                                     "encoders", "feature_folder")}))
+    first, second = found
+    state = make(Dataset([first], needs=NEEDS)).state_dict()
+    make(Dataset([first], needs=NEEDS)).load_state_dict(state)
+    with pytest.raises(ConfigError, match="other samples"):
+        make(Dataset([second], needs=NEEDS)).load_state_dict(state)
 
 
 def test_packs_keep_the_budget_and_say_what_they_cost(dataset):

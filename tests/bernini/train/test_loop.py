@@ -1,6 +1,8 @@
 """What the loop promises: stages, averages, clipping, bad gradients, metrics."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ from bernini.train.ema import Average
 from bernini.train.flops import TRAINING
 from bernini.train.stages import STAGES, freeze, preset, trained_table
 from manifests.errors import ConfigError, RunStopped
-from manifests.mixtures import TABLE_2
+from manifests.mixtures import MIXTURES, TABLE_2
 from tests.bernini.train.conftest import pack
 from tests.bernini.train.tiny_run import MemoryLoader, config_of, trainer_of
 
@@ -23,8 +25,9 @@ def test_the_stages_are_those_of_table_2():
     rows = {n: (s.planner, s.experts, s.ema_decay, s.lr, s.mixture) for n, s in STAGES.items()}
     assert rows == {"I": (True, "none", 0.999, 1e-5, "I"), "IIa": (False, "both", 0.9995, 1e-5, "IIa"),
                     "IIb": (False, "both", 0.9999, 1e-5, "IIb"), "IIIa": (True, "both", 0.9995, 1e-5, "IIIa"),
-                    "IIIb": (True, "both", 0.999, 1e-5, "IIIb")}
-    assert set(STAGES) == set(TABLE_2)
+                    "IIIb": (True, "both", 0.999, 1e-5, "IIIb"),
+                    "propagation": (False, "both", 0.9999, 1e-5, "propagation")}
+    assert set(STAGES) == {*TABLE_2, "propagation"} == set(MIXTURES)  # section 3.3: a model that makes data
     weights = STAGES["IIIa"].weights
     assert (weights.text, weights.visual, weights.dit) == (0.2, 1.0, 1.0)
     assert (STAGES["I"].weights.dit, STAGES["IIb"].weights.visual) == (0.0, 0.0)
@@ -114,6 +117,32 @@ def test_a_loss_that_is_no_number_moves_nothing_and_is_named(tmp_path):
     assert trainer.interval.skipped == 1
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_moves_nothing_and_is_told(tmp_path, value):
+    """The losses are finite: nobody knows which sample it was, so the step and all of its samples are named."""
+    said, steps = [], []
+    trainer = trainer_of(config_of(tmp_path, 3, log_every=1, save_every=9, accumulate=2), say=said.append)
+    for expert in (trainer.model.high, trainer.model.low):
+        expert.proj_out.weight.register_hook(lambda g: g * value if trainer.step == 1 else g)
+    step = trainer.train_step
+
+    def watched(packs):
+        before = {n: t.clone() for n, t in trainer.state().items()}
+        step(packs)
+        steps.append([n for n, t in trainer.state().items() if not torch.equal(t, before[n])])
+
+    trainer.train_step = watched
+    trainer.run()
+    assert steps[1] == [] and any(n.startswith("ema.") for n in steps[0]) and any(n.startswith("ema.") for n in steps[2])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(t, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for t in lines]
+    assert [r["steps_not_taken"] for r in rows] == [0, 1, 0] and [r["skipped"] for r in rows] == [0, 0, 0]
+    assert rows[1]["grad_norm"] is None and rows[0]["grad_norm"] > 0 and rows[2]["grad_norm"] > 0
+    told = [s for s in said if "not taken" in s]
+    assert told[0].startswith("skipped step 2: the norm of its gradient is ") and "Its samples here: s6, s7, s9" in told[0]
+    assert told[1].startswith("step 2/3") and told[1].endswith("steps not taken 1") and len(told) == 2
+
+
 def test_skipped_samples_are_counted_in_the_metrics(tmp_path):
     class WithNaN(MemoryLoader):
         def __iter__(self):
@@ -127,6 +156,37 @@ def test_skipped_samples_are_counted_in_the_metrics(tmp_path):
     assert row["skipped"] == 2 and row["samples"] == 2 and "loss/t2i/dit" in row and "loss/v2v/dit" not in row
     assert "skipped s0: NaN or infinity in the text embedding" in said
     assert any("skipped 2" in s for s in said if s.startswith("step 2/2"))
+
+
+class Seconds:
+    """Stands for the clock of the machine: it goes on only when told."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("bernini.train.metrics.time.perf_counter", lambda: self.now)
+
+    def takes(self, seconds: float, what=None):
+        """`what` with its time on this clock."""
+        def timed(*args):
+            self.now += seconds
+            return what(*args) if what is not None else None
+
+        return timed
+
+
+def test_speed_is_that_of_training_alone_and_of_what_this_start_did(tmp_path, monkeypatch):
+    """A resumed interval has the tokens of the run before in its sums; they took no time here."""
+    seconds = Seconds(monkeypatch)
+    for steps in (4, 6):
+        trainer = trainer_of(config_of(tmp_path, steps, log_every=4, save_every=2))
+        trainer.sample, trainer.config = seconds.takes(1000.0), replace(trainer.config, sample_every=2)
+        trainer.train_step, trainer.save = seconds.takes(2.0, trainer.train_step), seconds.takes(100.0, trainer.save)
+        trainer.run()
+        if steps == 4:
+            shutil.rmtree(tmp_path / "checkpoints" / "step-00000004")  # goes on at step 2, inside the interval
+    rows = [json.loads(t) for t in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["time"]["seconds_per_step"]) for r in rows] == [(4, 2.0), (6, 2.0)]
+    assert [r["time"]["tokens_per_s"] for r in rows] == [300 / 4, 300 / 4]
 
 
 def test_data_that_ends_is_a_clear_message(tmp_path):
@@ -246,3 +306,32 @@ def test_a_stage_without_anything_to_train_is_refused():
         preset("IV")
     with pytest.raises(ConfigError, match="--ema-decay 1.0 must lie in"):
         preset("I", ema_decay=1.0).checked()
+
+
+class FakeWandb:
+    """Keeps what a run was opened with."""
+
+    def __init__(self):
+        self.opened = []
+
+    def init(self, **settings):
+        self.opened.append(settings)
+        return self
+
+    def log(self, numbers, step):
+        pass
+
+    def finish(self):
+        pass
+
+
+def test_each_run_is_one_curve_whatever_its_folder_is_called(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for folder, steps in (("a/run", 1), ("a/run", 2), ("b/run", 1)):
+        trainer_of(config_of(tmp_path / folder, steps, save_every=1, wandb="project")).run()
+    shutil.rmtree(tmp_path / "b" / "run" / "checkpoints")  # begins anew: another curve
+    trainer_of(config_of(tmp_path / "b" / "run", 1, save_every=1, wandb="project")).run()
+    ids = [o["id"] for o in fake.opened]
+    assert ids[0] == ids[1] and len(set(ids)) == 3 and {o["name"] for o in fake.opened} == {"run"}
+    assert all(o["project"] == "project" and o["resume"] == "allow" for o in fake.opened)

@@ -280,6 +280,15 @@ def bad_visual(which: str, value):
     (lambda: bad_visual("latent", None), "visual 0 has no latent"),
     (lambda: bad_visual("latent", torch.zeros(1, 4, 2, 4, 4)), "another autoencoder"),
     (lambda: bad_visual("vit", torch.zeros(8, 3)), "another vision tower"),
+    (lambda: bad_visual("latent", torch.zeros(1, 16, 2, 5, 4)), "latent of visual 0 has the shape [1, 16, 2, 5, 4], not"),
+    (lambda: bad_visual("latent", torch.zeros(1, 16, 0, 4, 4)), "latent of visual 0 has the shape [1, 16, 0, 4, 4], not"),
+    (lambda: bad_visual("latent", torch.zeros(16, 2, 4, 4)), "latent of visual 0 has the shape [16, 2, 4, 4], not"),
+    (lambda: bad_visual("vit", torch.zeros(0, 64)), "ViT features of visual 0 have the shape [0, 64], not"),
+    (lambda: bad_visual("grid", None), "ViT features of visual 0 have no grid"),
+    (lambda: bad_visual("grid", (1, 4, 4)), "ViT features of visual 0 have 8 rows, their grid [1, 4, 4] has 4"),
+    (lambda: bad_visual("grid", (2, 3, 6)), "ViT features of visual 0 have the grid [2, 3, 6], not"),
+    (lambda: bad_visual("grid", (2, 16)), "ViT features of visual 0 have the grid [2, 16], not"),
+    (lambda: example(1, text_embedding=torch.zeros(32)), "text embedding has the shape [32], not [rows, 32]"),
     (lambda: example(1, text_embedding=torch.zeros(2, 5)), "text embedding is 5 wide"),
 ])
 def test_a_bad_sample_is_skipped_and_named(change, why):

@@ -133,3 +133,26 @@ def test_bad_blobs_drop_their_rows_by_name(bernini, model, tmp_path):
         assert (not row["issues"] and not word) or word in row["issues"][0]
     assert not Path("/tmp/was-run-by-a-pickle").exists()
     assert len(Dataset([str(next((tmp_path / "latents").iterdir()))], needs=("latent", "text"))) == 1
+
+
+def test_features_of_a_wrong_shape_drop_their_rows_by_name(bernini, model, tmp_path):
+    vae, vit, grid = torch.zeros(1, 32, 1, 4, 4), torch.zeros(4, 64), torch.tensor([1, 4, 4])
+    changes = [({}, ""), ({"grid_thw": None}, "have no grid"), ({"vae_latents": torch.zeros(1, 32, 1, 5, 4)}, "Y and X even"),
+               ({"vae_latents": torch.zeros(1, 32, 0, 4, 4)}, "T above 0"), ({"embeds": torch.zeros(0, 64)}, "have the shape [0, 64]"),
+               ({"embeds": torch.tensor(1.0)}, "have the shape []"), ({"embeds": torch.zeros(4, 8)}, "another vision tower"),
+               ({"embeds": torch.zeros(6, 64)}, "have 6 rows, their grid [1, 4, 4] has 4"),
+               ({"grid_thw": torch.tensor([1, 4])}, "not three numbers above 0"),
+               ({"grid_thw": torch.tensor([1.0, 4.0, 4.0])}, "has the type torch.float32, not whole numbers")]
+    rows = []
+    for change, _ in changes:
+        blobs = {"vae_latents": vae, "embeds": vit, "grid_thw": grid} | change
+        rows.append({"inputs": json.dumps([{"type": "text", "text": "go"}, {"type": "image_gen", "has_loss": 1}])}
+                    | {f"image_{name}": [save(blob)] for name, blob in blobs.items() if blob is not None})
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, FORM), tmp_path / "in" / "a.parquet")
+    code, out, _ = bernini("trainer-latents", "import", tmp_path / "in", "--model", model, "--output", tmp_path, "--task",
+                           "t2i")
+    assert code == 0 and f"{len(rows)} rows, 1 accepted" in out
+    table = Manifest.open(str(next((tmp_path / "latents").iterdir()))).table().to_pylist()
+    for row, (_, word) in zip(table, changes, strict=True):
+        assert (not row["issues"] and not word) or word in row["issues"][0]

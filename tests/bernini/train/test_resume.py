@@ -102,6 +102,16 @@ def test_stopped_between_lines_of_metrics_it_writes_the_same_lines(uninterrupted
     assert losses(uninterrupted) == losses(tmp_path)
 
 
+@pytest.mark.parametrize("torn", [b'{"step": 7, "time": {"mfu": 0.1}', b'{"step": 7, "lo', b'{"step": 7, "\xff', b"7", b"{}", b"[]"])
+def test_a_torn_line_of_metrics_is_taken_out(uninterrupted, tmp_path, torn):
+    """A power cut leaves any part of the last line; the steps that it was of run again."""
+    output = copy_of(uninterrupted, tmp_path)
+    with (output / "metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    trainer_of(config_of(output, STEPS + 1)).run()
+    assert [row["step"] for row in losses(output)] == [3, 6, 7] and losses(output)[:2] == losses(uninterrupted)
+
+
 @pytest.mark.parametrize("damage, why", [
     (lambda f: f.write_bytes(f.read_bytes()[:-10]), r"bytes instead of"),
     (lambda f: f.unlink(), "is missing"),
