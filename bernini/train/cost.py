@@ -64,8 +64,8 @@ class ExampleTokens:
         learned = round(each * sum(len(part.text) for part in parts if part.is_learned))
         written = sum(visuals[part.visual].vit for part in parts[: last + 1] if part.visual is not None)
         written += round(each * sum(len(part.text) for part in parts[: last + 1])) + ASK_TOKENS * asked
-        # What was reasoned is the prompt of the plan.
-        return replace(made, planner_text=learned or planner_text if asked else planner_text, written=written, learned=learned)
+        prompt = learned if asked and learned else planner_text  # what was reasoned is the prompt of the plan
+        return replace(made, planner_text=prompt, written=written, learned=learned)
 
     def dropped(self, *, text: bool, images: bool, videos: bool, vit: bool = False,
                 plan: bool = False) -> ExampleTokens:
