@@ -17,6 +17,7 @@ import random
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ import pyarrow.parquet as pq
 import torch
 
 from bernini.flow import TRAINING_SHIFT, index_range
-from bernini.train.cost import CostModel
+from bernini.train.cost import CostModel, ExampleTokens, VisualTokens
 from bernini.train.dataset import Dataset, write_index
-from bernini.train.draws import DrawSettings, logit_normal_cdf, mode_inverse, noise_level, quantile
+from bernini.train.draws import MASK_BETA, DrawSettings, logit_normal_cdf, mode_inverse, noise_level, quantile
 from bernini.train.loader import Loader, LoaderConfig
 from bernini.train.packing import Item, improve, longest_first, num_rounds, pack
 from manifests.features import Feature, FeatureReader, write_features, write_text
@@ -38,18 +39,51 @@ from manifests.schema import LATENTS
 SHAPES = ((480, 832), (832, 480), (624, 624), (544, 720), (720, 544), (464, 848))
 MIX = {"t2i": 0.20, "t2v": 0.30, "i2i": 0.40, "i2v": 0.035, "v2v": 0.033, "iv2v": 0.032}
 A14B, SMALL = CostModel(), CostModel(renderer_layers=30, renderer_width=1536, renderer_ffn=8960)
+PLANNER = {"planner_layers": 28, "planner_words": 152_064, "decoder_depth": 16}  # Qwen2.5-VL-7B and its decoder
+PLANNED, JOINT = CostModel(renderer_layers=0, **PLANNER), CostModel(**PLANNER)
 LATENT = (16, 21, 60, 104)  # 81 frames of 480x832
 
 
 def draw_tokens(rng: random.Random) -> int:
     """Renderer tokens of one example of the mix."""
+    return draw_sample(rng)[1]
+
+
+def draw_sample(rng: random.Random) -> tuple[str, int, int]:
+    """`(task, renderer tokens, seconds of video)` of one example of the mix."""
     task = rng.choices(list(MIX), list(MIX.values()))[0]
     height, width = rng.choice(SHAPES)
     image = (height // 16) * (width // 16)
     frames = min(97, int(rng.uniform(2, 6) * 16) // 4 * 4 + 1)
     video = ((frames - 1) // 4 + 1) * image
-    return {"t2i": image, "i2i": 2 * image, "t2v": video, "i2v": video + image, "v2v": 2 * video,
+    tokens = {"t2i": image, "i2i": 2 * image, "t2v": video, "i2v": video + image, "v2v": 2 * video,
             "iv2v": 2 * video + image}[task]
+    return task, tokens, frames // 16
+
+
+def joint_items(num: int, rng: random.Random, cost: CostModel, plain: bool = False) -> list[Item]:
+    """Examples of stage IIIb (Table 2): 20 % understanding, 20 % reasoning, the rest the mix; `plain`: the mix alone.
+
+    A picture has 60 tokens in the planner, a second of video (2 frames, a temporal patch) too; masks by Table 3.
+    """
+    found = []
+    for i in range(num):
+        task, latent, seconds = draw_sample(rng)
+        kind = "mix" if plain else rng.choices(("understanding", "reasoning", "mix"), (20, 20, 60))[0]
+        target = 60 if task in ("t2i", "i2i") else 60 * seconds
+        sources = {"t2i": 0, "t2v": 0, "i2i": 60, "i2v": 60, "v2v": target, "iv2v": target + 60}[task]
+        if kind == "understanding":  # of a picture or video that the renderer never sees
+            tokens = ExampleTokens(visuals=(VisualTokens(kind="video", is_target=False, latent=latent, vit=target),),
+                                   written=target + 150, learned=100)
+        else:
+            writing = {"written": sources + 200, "learned": 120} if kind == "reasoning" else {}
+            ratio = rng.betavariate(*MASK_BETA[{"t2i": "T2I", "t2v": "T2V", "i2i": "I2I", "i2v": "I2V", "v2v": "V2V",
+                                                "iv2v": "IV2V"}[task]])
+            visuals = (VisualTokens(kind="video", is_target=False, latent=0, vit=sources),
+                       VisualTokens(kind="video", is_target=True, latent=latent, vit=target))
+            tokens = ExampleTokens(visuals=visuals, text=60, planner_text=60, **writing).hiding(ratio)
+        found.append(Item(i, cost.num_tokens(tokens), cost.flops(tokens)))
+    return found
 
 
 def items(num: int, rng: random.Random, cost: CostModel) -> list[Item]:
@@ -72,10 +106,12 @@ def balance(trials: int) -> list[str]:
     lines = ["| model, ranks × samples a rank | in order | tokens, longest first | length², longest first "
              "| **FLOPs, longest first** | **+ swaps** | efficiency in order → ours | ms a window |", "|" + "---|" * 8]
     for name, cost, ranks, per in (("A14B", A14B, 8, 16), ("A14B", A14B, 32, 16), ("A14B", A14B, 64, 16),
-                                   ("1.3B", SMALL, 64, 16), ("A14B", A14B, 8, 8), ("A14B", A14B, 8, 4)):
+                                   ("1.3B", SMALL, 64, 16), ("A14B", A14B, 8, 8), ("A14B", A14B, 8, 4),
+                                   ("planner (stage I)", PLANNED, 64, 16), ("both (stage IIIb)", JOINT, 64, 16)):
         found = {k: [] for k in ("order", "tokens", "length2", "flops", "swaps", "ms", "eff", "eff0")}
         for trial in range(trials):
-            window = items(ranks * per, random.Random(trial), cost)
+            draw = partial(joint_items, plain=cost is PLANNED) if cost.planner_layers else items
+            window = draw(ranks * per, random.Random(trial), cost)
             order = [window[r * per : (r + 1) * per] for r in range(ranks)]
             found["order"].append(spread(order)[0])
             found["eff0"].append(spread(order)[1])
@@ -331,7 +367,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = [
             ("Balance over ranks", f"Largest against smallest rank by FLOPs, median of windows. Tokens of the mix: "
-             f"mean {statistics.mean(mix):,.0f}, median {mix[10_000]:,}, 95 % {mix[19_000]:,}, most {mix[-1]:,}.",
+             f"mean {statistics.mean(mix):,.0f}, median {mix[10_000]:,}, 95 % {mix[19_000]:,}, most {mix[-1]:,}. "
+             "In the last two rows a sample costs what planner and ViT decoder (16 noises of each masked token) work "
+             "on it, or these and the renderer; its length are the tokens of all that runs. Stage IIIb: 20 % "
+             "understanding, 20 % reasoning.",
              balance(5 if quick else 11)),
             ("Packs of the loader under a token budget", "Fill 0.9; a round is what the ranks do at the same time.",
              budgets(2 if quick else 5)),

@@ -3,6 +3,9 @@
 For each trained weight 20 bytes: float32 itself, its gradient, two moments of AdamW, its average.
 Sharded over all processes; a block is whole while it works. Activations by the tensors that the
 backward pass needs; meant to be high rather than low.
+
+The ViT decoder works on `vit_noises` rows of each masked token (spec 3.4). Their noises lie on the
+device in float32; what a row leaves for the backward pass is there for all of them, or for one run.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from bernini.errors import MemoryRefused
 from bernini.memory import STATE_COPIES, _size
+from bernini.train.decoding import ROWS
 from bernini.train.stages import TrainConfig
 
 TRAINED_BYTES = 20.0
@@ -19,6 +23,30 @@ FROZEN_BYTES = 4.0
 KEPT_COPIES = 2 * STATE_COPIES  # hidden-sized tensors of a block that its backward pass reads
 PLANNER_SHARE = 1 / 16  # planner tokens of a pack for each of the renderer's; far above what data has
 MOST_PROCESSES = 1024
+# Of the planner's tokens that are masked target tokens: all but text, by the largest mean of Table 3, Beta(12, 0.9).
+MASKED_SHARE = 12 / 12.9
+DECODER_KEPT = 12  # decoder-wide tensors of a row that each of its blocks keeps; 11.4 were counted at the released size
+CONDITION_KEPT = 6  # tensors that the connector keeps of a masked token (spec 3.4: three linears, a norm)
+NOISE_BYTES = 4  # noises come to the device as the trained weights are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """Sizes of the ViT decoder; `vit` is the width of a feature."""
+
+    width: int
+    depth: int
+    vit: int
+
+    @property
+    def num_weights(self) -> float:
+        """Linears of the blocks (two and a triple one), of the conditions and both ends (spec 3.4)."""
+        return self.width * (self.width * (5 * self.depth + 3) + 3 * self.vit + 256)
+
+    @property
+    def row(self) -> float:
+        """Values that a row leaves for the backward pass."""
+        return DECODER_KEPT * self.depth * self.width + 6 * self.vit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +59,12 @@ class Network:
     layers: int
     width: int
     ffn: int
+    decoder: Decoder | None = None
+
+    @property
+    def largest(self) -> float:
+        """Weights that are gathered at once: a block, or the decoder."""
+        return max(self.num_weights / max(1, self.layers), self.decoder.num_weights if self.decoder else 0)
 
 
 @dataclass(frozen=True)
@@ -55,18 +89,34 @@ def estimate(networks: list[Network], config: TrainConfig, processes: int, half:
     frozen = sum(n.num_weights - n.num_trained for n in networks)
     gathered = 0.0
     if processes > 1:
-        gathered = 2 * max(n.num_weights / max(1, n.layers) for n in networks) * compute
+        gathered = 2 * max(n.largest for n in networks) * compute
     return TrainEstimate({
         "weights": 4 * trained / processes, "gradients": 4 * trained / processes,
         "optimiser": 8 * trained / processes, "average": 4 * trained / processes,
         "frozen weights": FROZEN_BYTES * frozen / processes, "gathered blocks": gathered,
-        "activations": sum(_activations(n, config, compute) for n in networks)})  # fmt: skip
+        "activations": sum(_activations(n, config, compute) for n in networks),
+        "ViT decoder": sum(_decoder(n, config, compute) for n in networks)})  # fmt: skip
+
+
+def _tokens(network: Network, config: TrainConfig) -> float:
+    """Tokens of a pack in a network."""
+    return config.tokens * (PLANNER_SHARE if network.name == "planner" and config.experts != "none" else 1)
+
+
+def _decoder(network: Network, config: TrainConfig, compute: int) -> float:
+    """Noises of all rows, conditions of their tokens, and what the rows of this process, or one run of them, leave."""
+    if network.decoder is None:
+        return 0.0
+    decoder, share = network.decoder, config.sequence_parallel
+    masked = _tokens(network, config) * MASKED_SHARE
+    rows = masked * config.vit_noises
+    held = rows / share if config.activations == "keep" else min(rows / share, max(ROWS, config.vit_noises))
+    conditions = masked / share * CONDITION_KEPT * decoder.vit * compute
+    return rows * decoder.vit * NOISE_BYTES + held * decoder.row * compute + conditions
 
 
 def _activations(network: Network, config: TrainConfig, compute: int) -> float:
-    tokens = config.tokens / config.sequence_parallel
-    if network.name == "planner" and config.experts != "none":
-        tokens *= PLANNER_SHARE
+    tokens = _tokens(network, config) / config.sequence_parallel
     one_block = tokens * (KEPT_COPIES * network.width + 3 * network.ffn) * compute
     inputs = tokens * network.width * compute
     if config.activations == "keep":
@@ -96,6 +146,10 @@ def _lighter(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainCo
     offload = replace(config, activations="offload")
     if config.activations != "offload":
         yield "--activations offload", offload, processes
+    noises = config.vit_noises // 2 if config.weights.visual else 0
+    while noises:
+        yield f"--activations offload --vit-noises {noises}", replace(offload, vit_noises=noises), processes
+        noises //= 2
     tokens = config.tokens // 2
     while tokens >= config.tokens // 8 and tokens:
         yield f"--activations offload --tokens {tokens}", replace(offload, tokens=tokens), processes

@@ -25,6 +25,7 @@ from torch import Tensor
 from bernini.flow import shift_sigmas
 from bernini.planner.chat import Chat, Run, Special, Visual, build, runs
 from bernini.prompts import clean_prompt
+from bernini.train.cost import num_masked
 from bernini.train.example import Draws, Example
 
 Tokenize = Callable[[str], list[int]]
@@ -138,18 +139,28 @@ def _planning(
             continue
         if part.visual is None:
             content.append(part.text)
-        elif example.visuals[part.visual].kind not in dropped:
+        elif example.visuals[part.visual].kind not in dropped and not draws.drop_vit:
             seen = example.visuals[part.visual]
             content += _span(Visual(seen.kind, "source", seen.grid, len(features)))
             features.append(seen.vit)
     run_list = _planning_runs(example, draws, content, Visual(target.kind, "target", target.grid, -1))
-    return planned(index, build(run_list, tokenize, special), features, mask(target.vit, draws, num_noises))
+    chat, found = build(run_list, tokenize, special), mask(target.vit, draws, num_noises)
+    return planned(index, chat, features, found, is_shown=not hides_plan(draws, len(example.visuals) > 1))
 
 
-def planned(index: int, chat: Chat, features: list[Tensor], target: Target) -> Document:
-    """A document whose target is masked; the renderer is shown everything else (paper, section 4.1)."""
+def hides_plan(draws: Draws, has_sources: bool) -> bool:
+    """Is the planned target kept from the renderer?
+
+    Also where the planner does not see the sources that there are: no branch of guidance shows a plan made
+    without them (spec 4.2: `wotxt_wovit`, `wtxt_wovit`, `wtxt_wvit`).
+    """
+    return draws.drop_plan or (draws.drop_vit and has_sources)
+
+
+def planned(index: int, chat: Chat, features: list[Tensor], target: Target, is_shown: bool = True) -> Document:
+    """A document whose target is masked; the renderer is shown all else (paper, section 4.1), or no target at all."""
     keep = torch.ones(len(chat.ids), dtype=torch.bool)
-    keep[target.masked + chat.target.start] = False
+    keep[target.masked + chat.target.start if is_shown else chat.target] = False
     return Document(index, chat, features, NOTHING, NOTHING, keep.nonzero().flatten(), target)
 
 
@@ -171,7 +182,7 @@ def mask(clean: Tensor, draws: Draws, num_noises: int) -> Target:
     ones have levels of their own, uniform before the shift.
     """
     count = len(clean)
-    hidden = min(count, max(1, round(draws.mask_ratio * count)))
+    hidden = num_masked(count, draws.mask_ratio)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(draws.mask_seed))
     masked, visible = order[:hidden].sort().values, order[hidden:].sort().values
     generator = torch.Generator().manual_seed(draws.vit_noise_seed)

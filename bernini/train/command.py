@@ -132,7 +132,7 @@ def run(config: TrainConfig) -> None:
 
 def dry_run(what, world) -> None:
     """Prints stage, modules, mixture in tokens; trains nothing."""
-    from bernini.train.sequence import LAST
+    from bernini.train.pace import LAST
     from bernini.train.start import modules, open_loader
 
     config = what.config

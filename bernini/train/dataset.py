@@ -46,12 +46,11 @@ class Encoded:
 
     def tokens(self, i: int) -> ExampleTokens:
         """Token cost of a sample, from the table alone."""
-        row = _row(self.table, i, ("visuals", *LATENT_COLUMNS[-4:-1]))
-        return ExampleTokens(
-            visuals=tuple(VisualTokens(kind=v["kind"], is_target=v["is_target"], latent=v["num_latent_tokens"],
-                                       vit=v["num_vit_tokens"]) for v in row["visuals"]),
-            text=row["num_text_tokens"], empty_text=row["num_empty_text_tokens"],
-            planner_text=row["num_planner_text_tokens"])
+        row = _row(self.table, i, ("task", "inputs", "visuals", *LATENT_COLUMNS[-4:-1]))
+        visuals = [VisualTokens(kind=v["kind"], is_target=v["is_target"], latent=v["num_latent_tokens"],
+                                vit=v["num_vit_tokens"]) for v in row["visuals"]]
+        return ExampleTokens.of(visuals, parts(row), row["task"], text=row["num_text_tokens"],
+                                empty_text=row["num_empty_text_tokens"], planner_text=row["num_planner_text_tokens"])
 
     def example(self, i: int) -> Example:
         """A sample with the features that the stage needs. Raises `MediaError` where one cannot be used."""
@@ -101,10 +100,10 @@ class Raw:
             text, empty = self.encoders.num_text_tokens(row)
             if text == MAX_TOKENS and (lost := self.encoders.cut(self.encoders.texts_of(row)[0])):
                 self._tell_cut(row["sample_id"], lost)
-            self._tokens[i] = ExampleTokens(
-                visuals=tuple(VisualTokens(kind=c.kind, is_target=c.is_target, latent=c.num_latent_tokens,
-                                           vit=c.num_vit_tokens) for c in costs),
-                text=text, empty_text=empty, planner_text=self.encoders.num_planner_tokens(row))
+            visuals = [VisualTokens(kind=c.kind, is_target=c.is_target, latent=c.num_latent_tokens,
+                                    vit=c.num_vit_tokens) for c in costs]
+            self._tokens[i] = ExampleTokens.of(visuals, parts(row), row["task"], text=text, empty_text=empty,
+                                               planner_text=self.encoders.num_planner_tokens(row))
         return self._tokens[i]
 
     def _tell_cut(self, sample_id: str, lost: str) -> None:
@@ -162,6 +161,7 @@ class Dataset:
         self._starts = np.cumsum([0, *(s.table.num_rows for s in self.sources)])
         columns = pa.concat_tables([s.table.select(["sample_id", "task", "source_name", "weight"])
                                     for s in self.sources]).combine_chunks()
+        self.tasks = _array(columns["task"])
         self.ids, self.weights = _array(columns["sample_id"]), columns["weight"].to_numpy()
         self._refuse_twins()
         self.members = _members(columns)

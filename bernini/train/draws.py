@@ -54,6 +54,10 @@ class DrawSettings:
     """Probability that all source images are left out."""
     drop_videos: float = 0.1
     """Probability that all source videos are left out."""
+    drop_vit: float = 0.0
+    """Probability that the planner does not see the sources; above 0 only where it conditions the renderer."""
+    drop_plan: float = 0.0
+    """Probability that the renderer is not shown the planned target; above 0 only as `drop_vit`."""
 
     def __post_init__(self):
         if self.recipe not in RECIPES:
@@ -61,7 +65,7 @@ class DrawSettings:
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise ConfigError(f"the noise levels {low:g} to {high:g} are no interval inside 0 to 1")
-        for name in ("drop_text", "drop_images", "drop_videos"):
+        for name in ("drop_text", "drop_images", "drop_videos", "drop_vit", "drop_plan"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name):g}; it is a probability")
 
@@ -82,10 +86,13 @@ def to_uniform(word: int) -> float:
 
 
 def drops(settings: DrawSettings, seed: int, epoch: str | int, sample_id: str) -> dict[str, bool]:
-    """Which conditions are left out: `text`, `images`, `videos`, each drawn on its own."""
+    """Which conditions are left out: `text`, `images`, `videos`, `vit`, `plan`, each drawn on its own."""
     shares = {"text": settings.drop_text, "images": settings.drop_images, "videos": settings.drop_videos}
     numbers = words(seed, epoch, sample_id, "drop")
-    return {name: to_uniform(word) < share for (name, share), word in zip(shares.items(), numbers, strict=False)}
+    found = {name: to_uniform(word) < share for (name, share), word in zip(shares.items(), numbers, strict=False)}
+    for name, share in (("vit", settings.drop_vit), ("plan", settings.drop_plan)):
+        found[name] = uniform(seed, epoch, sample_id, f"drop {name}") < share
+    return found
 
 
 def draw(settings: DrawSettings, seed: int, epoch: str | int, sample_id: str, task: str) -> Draws:
@@ -99,10 +106,15 @@ def draw(settings: DrawSettings, seed: int, epoch: str | int, sample_id: str, ta
     sigma, timestep = noise_level(settings, task, u("sigma"))
     return Draws(
         sigma=sigma, timestep=timestep, noise_seed=generator_seed("noise"),
-        mask_ratio=beta_quantile(u("mask"), *MASK_BETA[TASKS[task].group]), mask_seed=generator_seed("mask order"),
+        mask_ratio=mask_ratio(seed, epoch, sample_id, task), mask_seed=generator_seed("mask order"),
         vit_sigma=float(shift_sigmas(u("vit sigma"), DECODER_SHIFT)), vit_noise_seed=generator_seed("vit noise"),
         **{f"drop_{name}": dropped for name, dropped in drops(settings, seed, epoch, sample_id).items()},
     )
+
+
+def mask_ratio(seed: int, epoch: str | int, sample_id: str, task: str) -> float:
+    """Share of the planned target that is masked (Table 3)."""
+    return beta_quantile(uniform(seed, epoch, sample_id, "mask"), *MASK_BETA[TASKS[task].group])
 
 
 def noise_level(settings: DrawSettings, task: str, p: float) -> tuple[float, float]:

@@ -71,7 +71,9 @@ class Draws:
 
     `sigma` in [0, 1] and `timestep` in [0, 1000] of the renderer; `mask_ratio` in [0, 1] of the planner's
     target tokens, `mask_seed` orders them, `noise_seed` and `vit_noise_seed` make the noises, `vit_sigma`
-    is the decoder's level; the flags drop conditions for guidance.
+    is the decoder's level; the flags drop conditions for guidance: the prompt, source images, source videos
+    (from renderer and planner), sources from what the planner sees, the planned target from what the renderer
+    is shown.
     """
 
     sigma: float
@@ -84,6 +86,8 @@ class Draws:
     drop_text: bool = False
     drop_images: bool = False
     drop_videos: bool = False
+    drop_vit: bool = False
+    drop_plan: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

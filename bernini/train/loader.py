@@ -8,8 +8,9 @@ A window of the one sequence (`sequence`) is packed by cost from the table alone
 a rank then reads only its own samples. Workers are threads that read ahead: they change when
 something is read, never what.
 
-The state is a position, one counter a data set, and how much of the window was handed out. It fits
-any number of workers, and any number of ranks: what the old ranks had not handed out comes first.
+The state is a position, one counter a data set, how much of the window was handed out, and how far a
+mixture that changes has come. It fits any number of workers, of steps and of packs in one, and any
+number of ranks: what the old ranks had not handed out comes first.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset
 from bernini.train.draws import draw
 from bernini.train.example import Example, Pack
+from bernini.train.pace import Pace
 from bernini.train.sequence import Entry, LoaderConfig, Shape, State, Windows
 from manifests.errors import ConfigError, ManifestError, MediaError
 
@@ -46,7 +50,7 @@ class Loader:
         self.dataset, self.config, self.cost = dataset, config, cost
         self.rank, self.num_workers, self.prefetch = rank, num_workers, prefetch
         self._shape = Shape(world, config.token_budget, config.window, config.fill, config.max_samples)
-        self._state = State()
+        self._state = State(pace=config.pace)
         self._windows = Windows(dataset, config, cost)
 
     # The stream
@@ -97,25 +101,30 @@ class Loader:
             entry, example, tried = self._stand_in(entries[0])
             good, skipped = [(entry, example)], (*skipped, *tried)
         draws = [draw(self.config.draws, self.config.seed, e.key, x.sample_id, x.task) for e, x in good]
-        tokens = [self.dataset.tokens(e.index).dropped(text=d.drop_text, images=d.drop_images, videos=d.drop_videos)
-                  for (e, _), d in zip(good, draws, strict=True)]
+        tokens = [self._windows.drawn(e) for e, _ in good]
         return Pack(examples=tuple(x for _, x in good), draws=tuple(draws), skipped=skipped,
                     num_tokens=sum(map(self.cost.num_tokens, tokens)), flops=sum(map(self.cost.flops, tokens)),
                     epoch=max(e.epoch for e, _ in good))
 
     def _stand_in(self, entry: Entry) -> tuple[Entry, Example, list[str]]:
-        """A pack is never empty, or its rank would let the others wait: the next good sample of the same epoch."""
+        """A pack is never empty, or its rank would let the others wait.
+
+        The next sample of the same epoch that can be read and fits the budget, which is all left to it.
+        """
         key = next(k for k, index in self.dataset.members.items() if entry.index in index)
         order = self._windows.order(key, entry.epoch)
         at, tried = next(i for i, (index, _) in enumerate(order) if index == entry.index), []
-        for i in range(1, MAX_STAND_INS + 1):
-            index, copy = order[(at + i) % len(order)]
+        for index, copy in np.roll(order, -at - 1, axis=0):
             other = Entry(int(index), entry.epoch, int(copy))
+            if isinstance(self._windows.tokens(other, self._shape.token_budget), str):
+                continue  # it is named where its own turn comes
             loaded = self._load(other)
             if not isinstance(loaded, str):
                 return other, loaded, tried
             tried.append(loaded)
-        raise ManifestError(f"{MAX_STAND_INS} samples of {key[0]} ({key[1]}) in a row cannot be read: {tried[-1]}")
+            if len(tried) == MAX_STAND_INS:
+                break
+        raise ManifestError(f"{len(tried)} samples of {key[0]} ({key[1]}) in a row cannot be read: {tried[-1]}")
 
     def mixture_table(self, progress: float = 0.0) -> list[dict]:
         """What is drawn, data set by data set (`Windows.mixture_table`)."""
@@ -128,10 +137,11 @@ class Loader:
         s = self._state
         return {"version": STATE_VERSION, "position": s.position, "cursors": [[*k, n] for k, n in s.cursors.items()],
                 "carry": [[e.index, e.epoch, e.copy] for e in s.carry], "round": s.round, "packs": s.packs,
-                "shape": asdict(self._shape), "seed": self.config.seed, "data": self.dataset.fingerprint}
+                "pace": asdict(s.pace) if s.pace else None, "shape": asdict(self._shape), "seed": self.config.seed,
+                "data": self.dataset.fingerprint}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on where `state` stands; also with another number of ranks, workers or another token budget."""
+        """Go on where `state` stands; also with another number of ranks, workers, steps or another token budget."""
         if state.get("version") != STATE_VERSION:
             raise ConfigError(f"the loader state has version {state.get('version')}, this code reads {STATE_VERSION}")
         if state["data"] != self.dataset.fingerprint:
@@ -139,13 +149,19 @@ class Loader:
                               "in the same order")
         if state["seed"] != self.config.seed:
             raise ConfigError(f"the loader state has seed {state['seed']}, this run has {self.config.seed}")
+        had = state.get("pace", asdict(self.config.pace) if self.config.pace else None)  # none in states of old
         loaded = State(state["position"], {(name, task): n for name, task, n in state["cursors"]},
-                        tuple(Entry(*e) for e in state["carry"]), state["round"], state["packs"])
-        shape = Shape(**state["shape"])
-        self._state = loaded if shape == self._shape or loaded.round == 0 else self._take_over(loaded, shape)
+                       tuple(Entry(*e) for e in state["carry"]), state["round"], state["packs"],
+                       Pace(**had) if had else None)
+        shape, pace = Shape(**state["shape"]), self.config.pace
+        if pace and loaded.pace:
+            pace = loaded.pace.then(loaded.packs, pace.total, pace.accumulate)
+        if loaded.round and (shape, loaded.pace) != (self._shape, pace):
+            loaded = self._take_over(loaded, shape)
+        self._state = replace(loaded, pace=pace)
 
     def _take_over(self, state: State, shape: Shape) -> State:
-        """The window was begun in another shape: what it had not handed out comes first."""
+        """The window was begun in another shape or pace: what it had not handed out comes first."""
         window = self._windows.window(state, shape)
         rest = [e for packs in window.rounds[state.round:] for entries in packs for e in entries]
         return replace(window.following, carry=(*rest, *window.following.carry), packs=state.packs)

@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bernini.flow import NUM_TRAIN_TIMESTEPS
 from bernini.planner.model import Planner
 from bernini.renderer.layers import wide
 from bernini.renderer.transformer import Renderer, patchify
 from bernini.text import context
 from bernini.train.chats import Document
+from bernini.train.decoding import learn
 from bernini.train.passes import PassOptions, PlannerStates, RenderInput, adopt, planner_states, velocities
 from bernini.train.prepare import Batch, RenderItem
 
@@ -54,6 +54,8 @@ class TrainModel(nn.Module):
     ):
         super().__init__()
         self.planner = adopt(planner) if planner is not None else None
+        if planner is not None:
+            learn(planner.vit_decoder.net)
         self.high, self.low = high, low
         self.weights, self.options = weights, options or PassOptions()
 
@@ -102,28 +104,26 @@ class TrainModel(nn.Module):
         return _by_example(batch, [(e, x.sum() / n) for (e, n), x in zip(terms, errors, strict=True)])
 
     def _visual(self, batch: Batch, states: PlannerStates) -> Tensor:
+        """Each process takes every P-th of the masked tokens, with all their noises."""
         planner, group = self.planner, self.options.sequence
+        mine = slice(group.rank, None, group.size)
         terms, hidden, clean, noise, sigma = [], [], [], [], []
         for number, document in enumerate(batch.documents):
             target = document.target
             if target is None:
                 continue
-            mine = slice(group.rank, None, group.size)
             masked = target.masked[mine]
-            draws = len(target.noise)
-            hidden.append(states.of(number, masked + document.chat.target.start).repeat(draws, 1))
-            clean.append(target.clean[masked].repeat(draws, 1))
-            noise.append(target.noise[:, mine].flatten(0, 1))
-            sigma.append(target.sigma[:, mine].flatten())
+            hidden.append(states.of(number, masked + document.chat.target.start))
+            clean.append(target.clean[masked])
+            noise.append(target.noise[:, mine])
+            sigma.append(target.sigma[:, mine])
             terms.append((document.example, target.noise.shape[0] * len(target.masked)))
         if not terms:
             return _by_example(batch, [])
-        dtype = hidden[0].dtype
-        x, eps, level = torch.cat(clean).to(dtype), torch.cat(noise).to(dtype), torch.cat(sigma)
-        noisy = torch.lerp(x, eps, level[:, None].to(dtype))
         condition = planner.connector.for_decoder(torch.cat(hidden))
-        velocity = planner.vit_decoder.net(noisy, NUM_TRAIN_TIMESTEPS * level, condition)
-        errors = (wide(velocity) - wide(eps - x)).square().mean(1).split([len(h) for h in hidden])
+        x = torch.cat(clean).to(hidden[0].dtype)
+        errors = planner.vit_decoder.net.errors(condition, x, noise, sigma, self.options)
+        errors = errors.split([len(h) for h in hidden], dim=1)
         return _by_example(batch, [(e, err.sum() / n) for (e, n), err in zip(terms, errors, strict=True)])
 
     def _dit(self, batch: Batch, states: PlannerStates | None) -> Tensor:

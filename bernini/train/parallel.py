@@ -97,10 +97,11 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
         if expert is not None:
             world.sequence.check_heads(expert.config.num_attention_heads, "the renderer")
     if model.planner is not None:
-        world.sequence.check_heads(model.planner.language.config.num_attention_heads, "the planner")
+        config = model.planner.language.config
+        world.sequence.check_heads(config.num_attention_heads, "the planner", config.num_key_value_heads)
     if world.size == 1:
         return model
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     precision = MixedPrecisionPolicy(
@@ -108,6 +109,8 @@ def shard(model: TrainModel, world: World, half: bool) -> TrainModel:
         cast_forward_inputs=False)  # fmt: skip
     for block in _units(model):
         fully_shard(block, mesh=mesh, mp_policy=precision)
+    if model.planner is not None:
+        register_fsdp_forward_method(model.planner.vit_decoder.net, "errors")
     fully_shard(model, mesh=mesh, mp_policy=precision)
     for module in model.modules():
         if isinstance(module, FSDPModule):

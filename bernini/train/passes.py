@@ -39,7 +39,7 @@ class PassOptions:
     activations: str = "keep"
     sequence: SequenceGroup = SequenceGroup()
 
-    def run(self, block: nn.Module, *args) -> Tensor:
+    def run(self, block: Callable[..., Tensor], *args) -> Tensor:
         """One block, with what the backward pass needs held as asked."""
         if self.activations == "keep" or not torch.is_grad_enabled():
             return block(*args)

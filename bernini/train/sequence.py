@@ -16,14 +16,13 @@ import numpy as np
 
 from bernini.train.cost import CostModel, ExampleTokens
 from bernini.train.dataset import Dataset
-from bernini.train.draws import DrawSettings, drops, uniform, words
+from bernini.train.draws import DrawSettings, drops, mask_ratio, uniform, words
+from bernini.train.pace import Pace
 from bernini.train.packing import Item, num_rounds, pack
 from manifests.errors import ConfigError, ManifestError, MediaError
 from manifests.mixtures import Mixture, mixture
 
 MAX_BAD_IN_A_ROW = 1000  # samples that cannot be used one after the other: the data is broken, not a sample
-# Progress is just short of 1, so that a stage of pair data alone still has something to draw in its last step.
-LAST = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,9 @@ class LoaderConfig:
     max_samples: int | None = None
     """Most samples of a pack; none = what the budget takes."""
     total_steps: int | None = None
-    """Packs a rank in the whole stage, over which pair data decays; none = no decay."""
+    """Optimiser steps of the whole stage, over which pair data decays; none = no decay."""
+    accumulate: int = 1
+    """Packs a rank in one step."""
     seed: int = 0
     """Decides order, mixture and all draws."""
     draws: DrawSettings = field(default_factory=DrawSettings)
@@ -55,6 +56,11 @@ class LoaderConfig:
     @property
     def mix(self) -> Mixture:
         return self.mixture if isinstance(self.mixture, Mixture) else mixture(self.mixture)
+
+    @property
+    def pace(self) -> Pace | None:
+        """Of a run from its beginning; none where the mixture stays as it is."""
+        return Pace(self.total_steps, self.accumulate) if self.total_steps and self.mix.decayed else None
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class State:
     carry: tuple[Entry, ...] = ()
     round: int = 0
     packs: int = 0
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class Windows:
     def window(self, state: State, shape: Shape) -> Window:
         """Pack the next stretch of the sequence: a function of its arguments alone."""
         started = state.packs - state.round  # packs before this window
-        take = _Cursor(self, state, self.weights(started))
+        take = _Cursor(self, state, self.weights(state.pace.at(started) if state.pace else 0.0))
         entries, tokens, skipped = [], [], []
 
         def add(entry: Entry) -> None:
@@ -138,7 +145,8 @@ class Windows:
                       budget=shape.token_budget, max_items=shape.max_samples)
         shuffled = sorted(range(len(packed.rounds)), key=lambda k: words(self.config.seed, "round", state.position, k))
         left = tuple(entries[i] for i in packed.left)
-        following = State(take.position, take.cursors, (*left, *carry), 0, started + len(shuffled))
+        following = State(take.position, take.cursors, (*left, *carry), 0, started + len(shuffled),
+                          state.pace)
         return Window(tuple(tuple(tuple(entries[i] for i in indices) for indices in packed.rounds[k])
                              for k in shuffled), tuple(skipped), following)
 
@@ -163,15 +171,22 @@ class Windows:
     def tokens(self, entry: Entry, budget: int) -> ExampleTokens | str:
         """What is left of a sample after its conditions were dropped, or why it cannot be used."""
         try:
-            tokens = self.dataset.tokens(entry.index)
+            tokens = self.drawn(entry)
         except MediaError as error:
             return str(error)
-        sample_id = self.dataset.ids[entry.index].as_py()
-        tokens = tokens.dropped(**drops(self.config.draws, self.config.seed, entry.key, sample_id))
         num = self.cost.num_tokens(tokens)
+        if not num:
+            return "nothing in it is trained in this stage: no visual to generate, and no text to learn for a planner"
         if num > budget:
             return f"has {num:,} tokens, the budget of a pack is {budget:,}: raise --tokens"
         return tokens
+
+    def drawn(self, entry: Entry) -> ExampleTokens:
+        """Tokens of a sample as its draws leave them. Raises `MediaError` where they cannot be told."""
+        tokens = self.dataset.tokens(entry.index)
+        key = self.config.seed, entry.key, self.dataset.ids[entry.index].as_py()
+        tokens = tokens.dropped(**drops(self.config.draws, *key))
+        return tokens.hiding(mask_ratio(*key, self.dataset.tasks[entry.index].as_py()))
 
     def _check_mixture(self) -> None:
         names = {name for name, _ in self.dataset.members}
@@ -179,11 +194,9 @@ class Windows:
             if name not in names:
                 raise ConfigError(f"the mixture gives a weight to {name}, which has no sample; there are "
                                   f"{', '.join(sorted(names))}")
-        self.weights(0)  # a mixture without weight for anything is refused before the first step
+        self.weights(0.0)  # a mixture without weight for anything is refused before the first step
 
-    def weights(self, packs: int) -> dict[tuple[str, str], float]:
-        total = self.config.total_steps
-        progress = min(packs / total, LAST) if total else 0.0
+    def weights(self, progress: float) -> dict[tuple[str, str], float]:
         return {k: w for k, w in self.config.mix.weights(self.dataset.counts, progress).items() if w > 0}
 
     def _order_of(self, key: tuple[str, str], epoch: int) -> np.ndarray:

@@ -72,6 +72,10 @@ class TrainConfig:
     """Probability that it loses its reference images."""
     drop_videos: float = 0.1
     """Probability that it loses its source videos."""
+    drop_vit: float = 0.1
+    """Probability that the planner does not see the sources, in joint training (no published number; as the others)."""
+    drop_plan: float = 0.1
+    """Probability that the renderer is not shown the planned target, in joint training (no published number)."""
 
     steps: int = 100_000
     """Optimiser steps in all."""
@@ -198,6 +202,8 @@ class TrainConfig:
             **dict.fromkeys(("max_size", "fps"), "the planner alone reads no VAE latents" if self.experts == "none"
                             else None),
             **dict.fromkeys(("lambda_text", "lambda_visual", "vit_noises"), no_planner if not self.planner else None),
+            **dict.fromkeys(("drop_vit", "drop_plan"), no_planner if not self.planner else
+                            no_expert if self.experts == "none" else None),
         }  # fmt: skip
         return next((f"{flag(n)} has no effect in this run: {idle[n]}" for n in given if idle.get(n)), None)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bernini.config import HeadsConfig
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import ModelFolder, open_model
 from bernini.memory import available
 from bernini.renderer.attention import kernel
-from bernini.train.budget import Network, TrainEstimate, check
+from bernini.train.budget import Decoder, Network, TrainEstimate, check
 from bernini.train.cost import CostModel
 from bernini.train.dataset import Dataset
 from bernini.train.draws import DrawSettings
@@ -81,8 +82,11 @@ def _network(config: TrainConfig, model: ModelFolder, name: str) -> Network:
         text = part.config["mllm"].get("text_config", part.config["mllm"])
         layers, width, ffn = text["num_hidden_layers"], text["hidden_size"], text["intermediate_size"]
         seen = sum(e.num_values for k, e in part.entries.items() if ".visual." in k)  # dropped before training
+        heads = HeadsConfig.of(part.config, width)
+        decoder = Decoder(width=heads.decoder_width, depth=heads.decoder_depth, vit=heads.vit_dim)
         return Network(name=name, num_weights=part.num_values - seen, num_trained=part.num_values - seen,
-                       layers=layers, width=width, ffn=ffn)  # fmt: skip
+                       layers=layers, width=width, ffn=ffn,
+                       decoder=decoder if config.weights.visual else None)  # fmt: skip
     c = part.config
     width = c["num_attention_heads"] * c["attention_head_dim"]
     per_layer = config.lora_rank * (16 * width + 2 * (width + c["ffn_dim"]))  # eight square and two wide linears
@@ -132,13 +136,15 @@ def open_loader(plan: Plan, world: World, say: Callable[[str], None] = print) ->
     dataset = Dataset(config.data, needs=plan.features, encoders=_encoders(plan, world),
                       expects=fingerprints(plan.model, plan.features), say=say)  # fmt: skip
     one_of_two = len(plan.experts) == 1 and plan.model.boundary > 0
+    joint = config.planner and plan.experts  # the planner conditions the renderer
     draws = DrawSettings(recipe=config.noise_recipe, interval=plan.experts[0][1:] if one_of_two else (0.0, 1.0),
                          drop_text=config.drop_text, drop_images=config.drop_images,
-                         drop_videos=config.drop_videos)  # fmt: skip
+                         drop_videos=config.drop_videos, drop_vit=config.drop_vit if joint else 0.0,
+                         drop_plan=config.drop_plan if joint else 0.0)  # fmt: skip
     settings = LoaderConfig(mixture=config.mixture or config.stage, token_budget=config.tokens, draws=draws,
-                            total_steps=config.steps * config.accumulate, seed=config.seed,
+                            total_steps=config.steps, accumulate=config.accumulate, seed=config.seed,
                             max_samples=config.max_samples or None)  # fmt: skip
-    cost = CostModel.of(plan.model, plan.features)
+    cost = CostModel.of(plan.model, plan.features, config.vit_noises if config.weights.visual else 0)
     return Loader(dataset, settings, cost, rank=world.data_rank, world=world.data_size, num_workers=config.workers)
 
 

@@ -48,10 +48,14 @@ class SequenceGroup:
             at += length
         return out
 
-    def check_heads(self, heads: int, what: str) -> None:
-        """Each process needs whole heads."""
+    def check_heads(self, heads: int, what: str, shared: int | None = None) -> None:
+        """Each process needs whole heads, also of the `shared` ones of keys and values, which can be repeated."""
         if heads % self.size:
             raise ConfigError(f"{what} has {heads} heads, which do not divide by --sequence-parallel {self.size}")
+        if shared and shared % self.size and self.size % shared:
+            fit = [str(p) for p in range(1, heads + 1) if not heads % p and (not shared % p or not p % shared)]
+            raise ConfigError(f"{what} has {shared} heads of keys and values, which cannot be shared out over "
+                              f"--sequence-parallel {self.size}; it can be {', '.join(fit)}")
 
     def around(self, attend: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
         """`attend(q, k, v, …)` over all `count` tokens, for q, k, v `[n, heads, d]` of this process."""

@@ -16,7 +16,8 @@ from manifests.schema import LATENTS
 
 ENCODERS = {"vae": "aaaa", "vision": "bbbb", "text": "cccc"}
 MEDIA = {"t2i": ("image_gen",), "v2v": ("video", "video_gen"), "vr2v": ("video", "image", "video_gen"),
-         "r2i": ("image", "image_gen"), "interleaved": ("image", "image_gen")}
+         "r2i": ("image", "image_gen"), "interleaved": ("image", "image_gen"),
+         "understanding": ("video",)}
 
 
 def write_latents(folder: Path, tasks: dict[tuple[str, str], int], *, name: str = "a", seed: int = 0,
@@ -54,6 +55,8 @@ def _row(root, rng, name, source, task, i, frames, widths) -> dict:
         messages.append({"type": kind, "has_loss": int(kind.endswith("_gen"))})
     text = f"prompt {i % 3}"
     messages.insert(len(messages) - 1, {"type": "text", "text": text, "has_loss": 0})
+    if task == "understanding" or source == "reasoning-text":  # a text to be learned: at the end, or before the target
+        messages.insert(len(messages) - (task != "understanding"), {"type": "cot_text", "text": "because", "has_loss": 1})
     texts = [write_text(root, digest(t, length=32), Feature(name=n, visual=None, data=bits(np.random.default_rng(7), k, widths[1])))
              for n, t, k in (("text", text, 5), ("empty_text", "", 2))]
     (entries,) = write_features(root, [tensors])

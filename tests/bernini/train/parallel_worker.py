@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from bernini import tiny
 from bernini.planner.model import Planner
 from bernini.tiny import tiny_planner
+from bernini.train import decoding
 from bernini.train.losses import LossWeights, TrainModel
 from bernini.train.parallel import join, shard, whole
 from bernini.train.passes import PassOptions
@@ -74,6 +75,7 @@ def train(folder: Path, steps: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     four_heads()
+    decoding.ROWS = 6  # runs of three tokens: processes with unequal packs have unequal numbers of runs
     for job in sys.argv[2].split(","):
         kind, *numbers = job.split(":")
         {"gradients": gradients, "train": train, "single": single}[kind](Path(sys.argv[1]), *map(int, numbers))

@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 
 from bernini.encoder_parts import fingerprints
 from bernini.layouts import open_model
+from bernini.train.parallel import World
+from bernini.train.stages import preset
+from bernini.train.start import open_loader, plan
 from bernini.weights import read_tensors
 from tests.bernini.train.latents import write_latents
 
@@ -56,7 +59,7 @@ def weights_of(model: Path, part: str) -> dict[str, torch.Tensor]:
 def test_help_teaches(bernini):
     code, out, _ = bernini("train", "--help")
     assert code == 0
-    assert "--stage IIb" in out and "torchrun --nproc-per-node 8" in out and "--lora-rank" in out and "bernini generate" in out
+    assert "--stage IIb" in out and "torchrun --nproc-per-node 8" in out and "--lora-rank" in out and "--drop-plan" in out and "bernini generate" in out
 
 
 def test_a_dry_run_says_what_would_happen_and_trains_nothing(train, tmp_path):
@@ -67,6 +70,13 @@ def test_a_dry_run_says_what_would_happen_and_trains_nothing(train, tmp_path):
     row = next(line.split() for line in out.splitlines() if line.startswith("edits"))
     assert row[:4] == ["edits", "v2v", "12", "50.0%"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage, expected", [("I", (0.0, 0.0)), ("IIb", (0.0, 0.0)), ("IIIa", (0.1, 0.3))])
+def test_the_plan_is_dropped_only_where_it_conditions_the_renderer(tiny, latents, stage, expected):
+    config = preset(stage, model=str(tiny("full")), data=(latents("full"),), mixture="even", drop_plan=0.3)
+    draws = open_loader(plan(config, World()), World()).config.draws
+    assert (draws.drop_vit, draws.drop_plan) == expected
 
 
 def test_joint_training_logs_and_its_export_generates(train, bernini, tiny, tmp_path):
@@ -210,6 +220,20 @@ def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, 
     assert code == 0 and "mixture IIa at 100% of the run" in out, err
 
 
+def test_other_packs_a_step_do_not_bring_pair_data_back(bernini, tiny, tmp_path):
+    data = write_latents(tmp_path, {("video-pairs", "v2v"): 8, ("edits", "v2v"): 8}, widths=(64, 32),
+                         encoders=encoders(tiny("diffusers"))).path
+    words = ("train", "--model", tiny("diffusers"), "--data", data, "--output", tmp_path / "out", *SMALL, "--stage", "IIa",
+             "--mixture", "IIa", "--steps", "4", "--save-every", "2")
+    assert bernini(*words)[0] == 0
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-00000004")
+    code, out, err = bernini(*words, "--accumulate", "2")
+    assert code == 0 and "changed since then: accumulate: 1 -> 2" in out, err
+    own = json.loads((tmp_path / "out" / "checkpoints" / "step-00000004" / "rank-00000.json").read_text())["loader"]
+    assert own["packs"] == 6  # two steps of one, two of two
+    assert own["pace"] == {"total": 4, "accumulate": 2, "packs": 2, "steps": 2.0, "progress": 0.5}
+
+
 @pytest.mark.parametrize("words, said", [
     (("--stage", "IV"), "no stage 'IV'; known: I, IIa, IIb, IIIa, IIIb"),
     (("--stage", "I"), "has no planner; known parts: high, low, text, vae"),
@@ -235,6 +259,8 @@ def test_a_dry_run_of_pair_data_alone_shows_the_end_of_its_decay(bernini, tiny, 
     (("--lambda-text", "0.2"), "--lambda-text has no effect in this run: the planner is not trained"),
     (("--lambda_visual=1",), "--lambda-visual has no effect in this run: the planner is not trained"),
     (("--vit-noises", "4"), "--vit-noises has no effect in this run: the planner is not trained"),
+    (("--drop-plan", "0.2"), "--drop-plan has no effect in this run: the planner is not trained"),
+    (("--stage", "I", "--drop-vit", "0.2"), "--drop-vit has no effect in this run: no expert of the renderer is trained"),
     (("--max-size", "480"), "--max-size has no effect in this run: --data are latents"),
     (("--fps", "8"), "--fps has no effect in this run: --data are latents"),
     (("--stage", "I", "--fps", "8"), "--fps has no effect in this run: the planner alone reads no VAE latents"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,9 @@ stats = pytest.importorskip("scipy.stats")
 NUM = 4000
 EXPERTS = {"high": (0.875, 1.0), "low": (0.0, 0.875), "both": (0.0, 1.0), "other": (0.9, 1.0)}  # sigmas
 KS = 1.95 / math.sqrt(NUM)  # a right sampler passes this in 999 of 1000 runs; ours is fixed, so it always does
+
+EARLIER = (0.5857447371235803, 0.9293869258609461, 0.8264398678051552, 3091939752482728076)
+EARLIER_DROPPED = [3, 44, 50, 51]
 
 
 def draws(settings, task):
@@ -103,6 +107,25 @@ def test_conditions_are_dropped_each_on_its_own():
     assert not any(d.drop_videos for d in found)
 
 
+def test_what_the_planner_adds_is_dropped_without_touching_any_other_draw():
+    before = draws(DrawSettings(), "v2v")
+    found = draws(DrawSettings(drop_vit=0.1, drop_plan=0.2), "v2v")
+    vit, plan = (np.array([getattr(d, n) for d in found]) for n in ("drop_vit", "drop_plan"))
+    assert abs(vit.mean() - 0.1) < 0.02 and abs(plan.mean() - 0.2) < 0.026  # 4 standard errors
+    text = np.array([d.drop_text for d in found])
+    for a, b in ((vit, plan), (vit, text), (plan, text)):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 3.3 / math.sqrt(NUM)
+    assert [replace(d, drop_vit=False, drop_plan=False) for d in found] == before
+
+
+def test_the_other_draws_are_those_of_earlier_versions():
+    """Numbers of a sample as they were drawn before `drop_vit` and `drop_plan` were there."""
+    d = draw(DrawSettings(), 3, 0, "s-0000000000000000", "v2v")
+    assert (d.sigma, d.mask_ratio, d.vit_sigma, d.noise_seed) == EARLIER
+    dropped = [i for i in range(60) if draw(DrawSettings(), 3, 0, f"s-{i:016x}", "v2v").drop_text]
+    assert dropped == EARLIER_DROPPED
+
+
 def test_a_draw_depends_on_seed_epoch_and_sample_and_on_nothing_else():
     settings = DrawSettings()
     one = draw(settings, 0, 0, "s-1", "v2v")
@@ -112,7 +135,7 @@ def test_a_draw_depends_on_seed_epoch_and_sample_and_on_nothing_else():
     assert len({d.sigma for d in (one, *others)}) == 5
 
 
-@pytest.mark.parametrize("wrong", [{"recipe": "mine"}, {"interval": (0.9, 0.8)}, {"drop_text": 1.5}])
+@pytest.mark.parametrize("wrong", [{"recipe": "mine"}, {"interval": (0.9, 0.8)}, {"drop_text": 1.5}, {"drop_plan": -0.1}])
 def test_unknown_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         DrawSettings(**wrong)

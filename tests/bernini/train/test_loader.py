@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from bernini.train.cost import CostModel
+from bernini.train.cost import ASK_TOKENS, CostModel
 from bernini.train.dataset import Dataset, write_index
 from bernini.train.draws import DrawSettings
 from bernini.train.loader import Loader, LoaderConfig
+from bernini.train.pace import Pace
 from manifests.columns import set_column
-from manifests.errors import ConfigError, ManifestError
+from manifests.errors import ConfigError, ManifestError, MediaError
 from manifests.ids import make_id
 from manifests.manifest import ManifestWriter
 from manifests.mixtures import Mixture
@@ -167,6 +169,47 @@ def test_packs_keep_the_budget_and_say_what_they_cost(dataset):
         assert pack.num_tokens == tokens <= 150 and pack.flops > 0
 
 
+RENDERER = CostModel(renderer_layers=2, renderer_width=48, renderer_ffn=64, context=8)
+KINDS = {("questions", "understanding"): 20, ("edits", "v2v"): 20, ("reasoning-text", "v2v"): 20}
+
+
+def test_a_pack_holds_the_tokens_of_what_runs(tmp_path):
+    """An understanding sample fills no room of the renderer; one with reasoning has two documents."""
+    packs = take(make(Dataset([write_latents(tmp_path, KINDS)], needs=NEEDS), token_budget=300, draws=KEEP), 30)
+    assert {e.source_name for p in packs for e in p.examples} == {n for n, _ in KINDS}
+    for pack in packs:
+        tokens = 0
+        for e in pack.examples:
+            seen, latent = [len(v.vit) for v in e.visuals], sum(v.latent.shape[2] * 4 for v in e.visuals)
+            tokens += {"questions": seen[0] + 6,  # 6: all its texts in the planner's tokens
+                       "edits": latent + 5 + sum(seen) + 6,
+                       # "prompt 1" and "because" share the 6; what was reasoned is the prompt of the plan
+                       "reasoning-text": latent + 5 + sum(seen) + 3 + seen[0] + 6 + ASK_TOKENS}[e.source_name]
+        assert pack.num_tokens == tokens <= 300
+
+
+def test_more_masked_tokens_cost_more(tmp_path):
+    dataset = Dataset([write_latents(tmp_path, {("edits", "v2v"): 4}, frames=(2, 3))], needs=NEEDS)
+    cost = replace(COST, decoder_depth=2, decoder_width=48, vit_width=8, vit_noises=16)
+    loader = Loader(dataset, LoaderConfig(token_budget=400, max_samples=1, draws=KEEP), cost, num_workers=0)
+    found = sorted((max(1, round(p.draws[0].mask_ratio * 8)), p.flops) for p in take(loader, 40))
+    steps = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(found) if b[0] > a[0]]
+    assert steps and all(s > 0.9 * cost.decoder_flops(16) for s in steps)  # the renderer is shown one token fewer
+
+
+def test_without_a_planner_samples_that_only_teach_words_are_named(tmp_path):
+    m = write_latents(tmp_path, KINDS)
+    loader = Loader(Dataset([m], needs=("latent", "text")), LoaderConfig(token_budget=200, window=8), RENDERER, num_workers=0)
+    packs = take(loader, 30)
+    assert {e.source_name for p in packs for e in p.examples} == {"edits", "reasoning-text"}
+    told = [line for p in packs for line in p.skipped]
+    assert told and all("nothing in it is trained in this stage" in line for line in told)
+    write_latents(tmp_path, {("questions", "understanding"): 5}, name="b")
+    alone = Dataset([str(tmp_path / "latents" / "encode-b")], needs=("latent", "text"))
+    with pytest.raises(ManifestError, match="samples in a row cannot be used, .* nothing in it is trained"):
+        next(iter(Loader(alone, LoaderConfig(), RENDERER, num_workers=0)))
+
+
 def test_max_samples_bounds_a_pack(dataset):
     assert {len(p.examples) for p in take(make(dataset, token_budget=10_000, max_samples=4), 10)} <= {3, 4}
 
@@ -177,6 +220,68 @@ def test_pair_data_decays_with_the_steps(dataset):
     early, late = ([e.task for p in part for e in p.examples] for part in (packs[:15], packs[-15:]))
     assert 0.25 < early.count("t2i") / len(early) < 0.6  # half at the start
     assert late.count("t2i") / len(late) < 0.25          # an eighth on average in the last quarter
+
+
+FADING = Mixture(name="x", groups={"V2V": 1.0, "T2I": 1.0}, decayed=("T2I",))
+
+
+def stopped(dataset, packs, **settings):
+    """State of a run of 100 steps with one pack each, after that many."""
+    loader = make(dataset, mixture=FADING, total_steps=100, token_budget=120, **settings)
+    iterator = iter(loader)
+    first = [next(iterator) for _ in range(packs)]
+    return first, json.loads(json.dumps(loader.state_dict()))
+
+
+@pytest.mark.parametrize("steps, accumulate, packs_left", [(100, 2, 100), (200, 1, 150), (80, 4, 120), (50, 1, 0)])
+def test_pair_data_goes_on_fading_when_steps_or_packs_a_step_change(dataset, steps, accumulate, packs_left):
+    """After half of the run half has faded, whatever is changed then; the rest fades over the packs that are left."""
+    _, state = stopped(dataset, 50)
+    loader = make(dataset, mixture=FADING, total_steps=steps, accumulate=accumulate, token_budget=120)
+    loader.load_state_dict(state)
+    pace = Pace(**loader.state_dict()["pace"])
+    assert pace.at(50) == pytest.approx(0.5 if packs_left else 1)
+    assert pace.at(50 + packs_left // 2) == pytest.approx(0.75 if packs_left else 1)
+    assert pace.at(50 + packs_left) == pytest.approx(1) and pace.at(50 + packs_left) < 1
+    again = make(dataset, mixture=FADING, total_steps=steps, accumulate=accumulate, token_budget=120)
+    again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert [content(p) for p in take(again, 10)] == [content(p) for p in take(loader, 10)]
+
+
+def test_pair_data_that_has_faded_does_not_come_back(dataset):
+    _, state = stopped(dataset, 98)
+    loader = make(dataset, mixture=FADING, total_steps=100, accumulate=8, token_budget=120)
+    loader.load_state_dict(state)
+    tasks = Counter(e.task for p in take(loader, 16) for e in p.examples)
+    assert tasks["v2v"] > 30 > 3 >= tasks["t2i"]
+
+
+def test_other_packs_a_step_neither_lose_nor_repeat_a_sample(dataset):
+    before, state = stopped(dataset, 3)
+    assert state["round"] > 0  # in the middle of a window
+    resumed = make(dataset, mixture=FADING, total_steps=100, accumulate=2, token_budget=120)
+    resumed.load_state_dict(state)
+    both = Counter(d.sigma for _, d in [*seen(before), *seen(take(resumed, 40))])
+    assert max(both.values()) == 1, "a sample came twice in its epoch"
+    window, _ = stopped(dataset, 6)
+    assert not Counter(d.sigma for _, d in seen(window)) - both, "a sample was lost"
+
+
+def test_a_state_from_before_the_pace_was_stored_goes_on(dataset):
+    _, state = stopped(dataset, 3)
+    (whole, _), loader = stopped(dataset, 9), make(dataset, mixture=FADING, total_steps=100, token_budget=120)
+    loader.load_state_dict({k: v for k, v in state.items() if k != "pace"})
+    assert [content(p) for p in take(loader, 6)] == [content(p) for p in whole[3:]]
+
+
+def test_other_steps_change_nothing_where_nothing_fades(dataset):
+    loader = make(dataset, total_steps=100)
+    iterator = iter(loader)
+    next(iterator)
+    state, whole = loader.state_dict(), [content(next(iterator)) for _ in range(6)]
+    longer = make(dataset, total_steps=200, accumulate=3)
+    longer.load_state_dict(state)
+    assert [content(p) for p in take(longer, 6)] == whole
 
 
 def test_the_mixture_table_adds_up(dataset):
@@ -264,6 +369,29 @@ def test_a_pack_is_never_empty(tmp_path):
     m, bad = damaged(tmp_path, flip)
     for pack in take(make(Dataset([m], needs=NEEDS), max_samples=1), 30):
         assert len(pack.examples) == 1 and pack.examples[0].sample_id != bad
+
+
+def test_what_stands_in_for_unreadable_samples_keeps_the_budget(tmp_path):
+    m = write_latents(tmp_path, {("edits", "v2v"): 40}, frames=(1, 40))
+    dataset = Dataset([m], needs=NEEDS)
+    loader = make(dataset, token_budget=200, max_samples=1, draws=KEEP)
+    fit = sorted(dataset.ids[i].as_py() for i in range(40) if COST.num_tokens(dataset.tokens(i)) <= 200)
+    assert 3 < len(fit) < 30
+    read, bad = dataset.example, set(fit[: len(fit) // 2])
+
+    def example(i):
+        if dataset.ids[i].as_py() in bad:
+            raise MediaError("broken")
+        return read(i)
+
+    dataset.example = example
+    packs = take(loader, 60)
+    assert any("broken" in line for p in packs for line in p.skipped)
+    assert max(p.num_tokens for p in packs) <= 200
+    assert {e.sample_id for p in packs for e in p.examples} == set(fit) - bad
+    bad.update(fit)
+    with pytest.raises(ManifestError, match=r"samples of edits \(v2v\) in a row cannot be read: .*broken"):
+        take(loader, 2)
 
 
 def test_a_sample_larger_than_a_pack_is_named_once(tmp_path):

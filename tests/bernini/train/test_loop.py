@@ -10,7 +10,7 @@ import torch
 
 from bernini.planner.model import Planner
 from bernini.tiny import tiny_planner, tiny_renderer
-from bernini.train.budget import Network, check, estimate
+from bernini.train.budget import Decoder, Network, check, estimate
 from bernini.train.cost import CostModel
 from bernini.train.ema import Average
 from bernini.train.flops import TRAINING
@@ -259,6 +259,46 @@ def test_the_memory_estimate_names_the_mildest_option_that_fits():
             check([EXPERT], config, 1, True, free, "cuda")
     assert check([EXPERT], replace(config, force=True), 1, True, gib, "cuda").peak == now
     assert check([EXPERT], config, 1, True, 2 * now, "cuda").peak == now
+
+
+DECODER = Decoder(width=4096, depth=16, vit=3584)
+PLANNER = Network(name="planner", num_weights=8.5e9, num_trained=8.5e9, layers=28, width=3584, ffn=18944, decoder=DECODER)
+
+
+def test_the_estimate_knows_what_the_decoder_leaves_for_the_backward_pass():
+    """Counted at the released size, without the values themselves."""
+    from bernini.config import HeadsConfig
+    from bernini.planner.heads import DecoderNet
+
+    rows, saved = 1000, {}
+    with torch.device("meta"):
+        net = DecoderNet(HeadsConfig()).bfloat16()
+        x, condition = (torch.randn(rows, 3584, dtype=torch.bfloat16, requires_grad=r) for r in (False, True))
+
+        def note(tensor):
+            if tensor.ndim == 2 and len(tensor) == rows:  # no weight has so many
+                saved[id(tensor.untyped_storage())] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            net(x, torch.rand(rows), condition)
+    counted = sum(t.untyped_storage().nbytes() for t in saved.values()) / rows
+    assert counted <= 2 * DECODER.row <= 1.1 * counted
+    assert DECODER.num_weights == pytest.approx(sum(p.numel() for p in net.parameters()), rel=1e-3)
+
+
+def test_the_noises_of_the_decoder_are_in_the_estimate_and_in_the_refusal():
+    gib, config = 2**30, preset("I")
+    parts = estimate([PLANNER], config, 64, True).parts
+    # 150,000 tokens, 93 % of them masked: 16 noises of 3,584 float32 each, one run of rows, six tensors of the connector
+    assert parts["ViT decoder"] / gib == pytest.approx(29.8 + 3.1 + 5.6, abs=0.2)
+    assert estimate([PLANNER], replace(config, activations="keep"), 64, True).parts["ViT decoder"] > 3000 * gib
+    assert estimate([PLANNER], preset("IIIa"), 64, True).parts["ViT decoder"] < parts["ViT decoder"] / 5
+    for free, option in ((80, "--activations offload --vit-noises 8"), (60, "--activations offload --tokens 75000")):
+        with pytest.raises(Exception, match=f"ViT decoder 38.* GiB.* {option} would fit"):
+            check([PLANNER], config, 64, True, free * gib, "cuda")
+    alone = replace(PLANNER, decoder=None)
+    assert estimate([alone], config, 64, True).parts["ViT decoder"] == 0
 
 
 def test_a_stage_without_anything_to_train_is_refused():

@@ -4,12 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from bernini.planner.masks import TARGET
 from bernini.tiny import _planner_tokenizer, tiny_planner, tiny_renderer
+from bernini.train import decoding
+from bernini.train.cost import CHAT_TOKENS, CostModel, ExampleTokens, VisualTokens
+from bernini.train.example import Part
 from bernini.train.losses import LossWeights, TrainModel
 from bernini.train.passes import PassOptions
 from bernini.train.prepare import Needs, prepare
-from tests.bernini.train.conftest import TEXT, VIT, draws, example, pack, singles
+from tests.bernini.train.conftest import TEXT, VIT, draws, example, pack, singles, visual
 
 TASKS = ("t2i", "vr2v", "v2v", "i2i", "t2v")
 BOTH = (("high", 0.5, 1.0), ("low", 0.0, 0.5))
@@ -58,6 +63,116 @@ def test_recomputing_and_offloading_change_no_gradient(activations):
     kept = gradients(model_of("joint"), [batch])
     other = gradients(model_of("joint", PassOptions(activations)), [batch])
     assert all(torch.equal(kept[n], other[n]) for n in kept)
+
+
+@pytest.mark.parametrize("rows", [1, 6, 14])  # of a run: less than a token, three tokens, seven
+def test_the_decoders_runs_of_rows_change_no_gradient(rows, monkeypatch):
+    batch = batch_of(pack(("vr2v", "i2i", "cot")), "joint")
+    whole = gradients(model_of("joint"), [batch])
+    monkeypatch.setattr(decoding, "ROWS", rows)
+    apart = {a: gradients(model_of("joint", PassOptions(a)), [batch]) for a in ("keep", "recompute", "offload")}
+    assert max(float((whole[n] - apart["keep"][n]).abs().max()) for n in whole) <= 1e-10
+    for activations in ("recompute", "offload"):
+        assert all(torch.equal(apart["keep"][n], apart[activations][n]) for n in whole)
+
+
+def held_bytes(activations: str, noises: int) -> int:
+    """What the forward pass leaves for the backward pass, weights and the batch itself aside."""
+    model, batch = model_of("planner", PassOptions(activations)), batch_of(pack(("t2v", "v2v", "vr2v")), "planner", noises)
+    given = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    for target in (d.target for d in batch.documents):
+        given |= {t.untyped_storage().data_ptr() for t in (target.clean, target.noise, target.sigma)}
+    sizes, alive = {}, []
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # else its address could be given again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.total(model(batch))
+    return sum(sizes.values())
+
+
+def test_more_noises_a_token_leave_nothing_more_for_the_backward_pass():
+    assert held_bytes("keep", 16) > held_bytes("keep", 1) + 2_000_000
+    assert all(held_bytes(a, 16) == held_bytes(a, 1) for a in ("recompute", "offload"))
+
+
+def cost_of(model: TrainModel, noises: int) -> CostModel:
+    values = {"renderer_layers": 0}
+    if model.high is not None:
+        c = model.high.config
+        values |= {"renderer_layers": c.num_layers, "renderer_width": c.inner_dim, "renderer_ffn": c.ffn_dim}
+    if model.planner is not None:
+        c, net = model.planner.language.config, model.planner.vit_decoder.net
+        values |= {"planner_layers": c.num_hidden_layers, "planner_width": c.hidden_size, "planner_ffn": c.intermediate_size,
+                   "planner_kv_width": c.hidden_size // c.num_attention_heads * c.num_key_value_heads,
+                   "planner_words": c.vocab_size, "decoder_depth": len(net.res_blocks), "vit_noises": noises,
+                   "decoder_width": net.input_proj.out_features, "vit_width": net.input_proj.in_features}
+    return CostModel(**values)
+
+
+def tokens_of(of, batch) -> ExampleTokens:
+    """Tokens of a pack's one example, with those of the chats as the tiny tokenizer counts them."""
+    (e,), (d,) = of.examples, of.draws
+    planning = next((x for x in batch.documents if x.target is not None), None)
+    writing = next((x for x in batch.documents if len(x.learned)), None)
+    found = ExampleTokens(text=len(e.text_embedding), empty_text=len(e.empty_embedding), visuals=tuple(
+        VisualTokens(kind=v.kind, is_target=v.is_target, latent=v.latent[0, 0].numel() // 4, vit=len(v.vit)) for v in e.visuals))
+    if writing is not None:
+        found = replace(found, written=len(writing.chat.ids) - CHAT_TOKENS, learned=len(writing.learned))
+    left = found.dropped(**{n: getattr(d, f"drop_{n}") for n in ("text", "images", "videos", "vit", "plan")})
+    if planning is not None:
+        left = replace(left, planner_text=len(planning.chat.ids) - left.vit - CHAT_TOKENS)
+    return left.hiding(d.mask_ratio)
+
+
+def large(of):
+    """The example with visuals of 256 latent and 128 ViT tokens, so that what grows with them decides."""
+    g = torch.Generator().manual_seed(1)
+    (e,) = of.examples
+    return replace(of, examples=[replace(e, visuals=tuple(
+        visual(g, v.kind, v.is_target, (4, 16, 16), (2, 16, 16)) for v in e.visuals))])
+
+
+@pytest.mark.parametrize("stage, task, flags", [
+    ("joint", "v2v", {}), ("joint", "t2v", {}), ("joint", "vr2v", {"drop_videos": True}), ("joint", "understanding", {}),
+    ("joint", "cot", {}), ("joint", "vr2v", {"drop_vit": True, "drop_plan": True}), ("planner", "t2v", {}),
+    ("planner", "cot", {"drop_videos": True}), ("planner", "understanding", {})])
+def test_the_cost_of_an_example_is_what_torch_counts(stage, task, flags):
+    """3 %: the connector, the embeddings of text and time and the patches are not in the formula."""
+    model, of = model_of(stage), large(pack((task,), **flags))
+    batch = batch_of(of, stage, noises=16)
+    # The counter knows attention by its matrix products only.
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter, \
+            torch.no_grad():
+        model(batch)
+    tokens, cost = tokens_of(of, batch), cost_of(model, 16)
+    assert cost.flops(tokens) == pytest.approx(counter.get_total_flops(), rel=0.03)
+    chats = sum(len(d.chat.ids) - CHAT_TOKENS for d in batch.documents)
+    rendered = sum(sum(x[0, 0].numel() // 4 for x in (*i.sources, i.latent)) + len(i.text) for i in batch.items)
+    assert cost.num_tokens(tokens) == chats + rendered
+
+
+@pytest.mark.parametrize("flags", [{}, {"images": True}, {"videos": True}, {"images": True, "videos": True, "text": True},
+                                   {"vit": True}, {"plan": True}])
+def test_what_is_counted_is_what_is_rendered_and_planned(flags):
+    """Also with two visuals to be generated: the earlier one, a finished frame, is a condition of the last."""
+    g, one = torch.Generator().manual_seed(0), example(1, "vr2v")
+    visuals = (*one.visuals[:2], replace(one.visuals[2], is_target=True), visual(g, "video", True))
+    parts = (*(Part(visual=i) for i in range(2)), Part(text="make it so"), *(Part(visual=i, has_loss=True) for i in (2, 3)))
+    drawn = draws(1, **{f"drop_{n}": True for n in flags})
+    of = replace(pack(("vr2v",)), examples=[replace(one, visuals=visuals, parts=parts)], draws=[drawn])
+    batch = batch_of(of, "joint")
+    tokens, (item,), (document,) = tokens_of(of, batch), batch.items, batch.documents
+    assert tokens.latent == sum(x[0, 0].numel() // 4 for x in (*item.sources, item.latent))
+    assert tokens.vit == sum(len(f) for f in document.features) + len(document.target.clean)
+    assert tokens.text == len(item.text) and tokens.masked == len(document.target.masked)
+    hidden = tokens.masked if tokens.is_shown else len(document.target.clean)
+    assert len(document.shown) == len(document.chat.ids) - hidden
 
 
 @torch.no_grad()
@@ -129,6 +244,30 @@ def test_dropped_conditions_are_gone_and_ids_start_at_one_again():
     assert torch.equal(batch.items[0].text.float(), whole.examples[0].empty_embedding)
     assert len(batch.documents[0].features) == 2
     assert "make it" not in _planner_tokenizer().decode(batch.documents[0].chat.ids)
+
+
+def test_the_branches_of_guidance_are_trained():
+    """Spec 4.2: prompt and sources without plan; sources in the renderer alone; nothing at all."""
+    said = _planner_tokenizer()
+    model, latents = model_of("joint"), 3  # a video and two images
+    for flags, num_seen, num_sources in (({"drop_plan": True}, 3, latents), ({"drop_vit": True, "drop_text": True}, 0, latents),
+                                         ({"drop_plan": True, "drop_text": True, "drop_images": True, "drop_videos": True}, 0, 0)):
+        batch = batch_of(pack(("vr2v",), **flags), "joint")
+        document, item = batch.documents[0], batch.items[0]
+        assert len(document.features) == num_seen and len(item.sources) == num_sources
+        assert ("make it" in said.decode(document.chat.ids)) == ("drop_text" not in flags)
+        kinds = document.chat.token_type
+        assert not (kinds[document.shown] == TARGET).any() and len(document.shown) == int((kinds != TARGET).sum())
+        before = dit_loss(model, batch)
+        document.target.clean += 1.0  # nothing of the target reaches the renderer
+        assert dit_loss(model, batch) == before
+        assert float(model(batch)["visual"].detach().sum()) > 0  # it is planned all the same
+
+
+def test_without_sources_only_the_plan_itself_can_be_dropped():
+    shown = [len(batch_of(pack(("t2v",), **flags), "joint").documents[0].shown)
+             for flags in ({}, {"drop_vit": True}, {"drop_plan": True})]
+    assert shown[0] == shown[1] > shown[2]
 
 
 def bad_visual(which: str, value):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks.loader import A14B, SMALL, greedy, items, spread
+from benchmarks.loader import A14B, JOINT, PLANNED, SMALL, greedy, items, joint_items, spread
 from bernini.train.cost import CostModel, ExampleTokens, VisualTokens
 from bernini.train.packing import Item, longest_first, pack
 
@@ -59,6 +60,37 @@ def test_ranks_differ_by_less_than_one_percent_with_16_samples_in_view(cost, ran
         loads = [sum(window[i].flops for i in p) for p in packed.rounds[0]]
         assert max(loads) / min(loads) <= 1.01
         assert not packed.left and sorted(i for p in packed.rounds[0] for i in p) == list(range(16 * ranks))
+
+
+@pytest.mark.parametrize("cost", [PLANNED, JOINT], ids=["stage I", "stage IIIb"])
+@pytest.mark.parametrize("ranks", [8, 32, 64])
+def test_documents_masks_and_noises_are_balanced_as_well(cost, ranks):
+    """Understanding and reasoning samples among the others; without the decoder in the cost ranks differ by more."""
+    for seed in range(5):
+        window = joint_items(16 * ranks, random.Random(seed), cost, plain=cost is PLANNED)
+        packed = pack(window, world=ranks, rounds=1, budget=10**9)
+        loads = [sum(window[i].flops for i in p) for p in packed.rounds[0]]
+        assert max(loads) / min(loads) <= 1.01
+
+
+def test_a_cost_without_the_decoder_does_not_balance_stage_one():
+    window = joint_items(16 * 32, random.Random(0), PLANNED, plain=True)
+    known = joint_items(16 * 32, random.Random(0), replace(PLANNED, decoder_depth=0), plain=True)
+    packed = pack(known, world=32, rounds=1, budget=10**9)
+    loads = [sum(window[i].flops for i in p) for p in packed.rounds[0]]
+    assert max(loads) / min(loads) > 1.1
+
+
+def test_the_decoders_flops_are_those_that_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bernini.config import HeadsConfig
+    from bernini.planner.heads import DecoderNet
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        x = torch.zeros(10, 3584)
+        DecoderNet(HeadsConfig())(x, torch.zeros(10), x)
+    assert PLANNED.decoder_flops(10) == counter.get_total_flops()
 
 
 def test_other_weights_balance_worse():

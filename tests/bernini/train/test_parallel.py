@@ -83,6 +83,31 @@ def test_heads_must_divide():
         SequenceGroup(0, 8).check_heads(12, "the renderer")
 
 
+@pytest.mark.parametrize("heads, shared, size", [(28, 4, 7), (28, 4, 14), (12, 4, 6), (12, 2, 3)])
+def test_grouped_heads_that_cannot_be_shared_out_are_refused(heads, shared, size):
+    with pytest.raises(ConfigError, match=f"the planner has {shared} heads of keys and values, .* --sequence-parallel {size}"):
+        SequenceGroup(0, size).check_heads(heads, "the planner", shared)
+
+
+@pytest.mark.parametrize("heads, shared, size", [(28, 4, 1), (28, 4, 2), (28, 4, 4), (28, 4, 28), (12, 4, 12), (12, 2, 4)])
+def test_grouped_heads_are_repeated_until_each_process_has_whole_ones(heads, shared, size):
+    group = SequenceGroup(0, size)
+    group.check_heads(heads, "the planner", shared)
+    assert group._enough(torch.zeros(5, shared, 8)).shape[1] % size == 0
+
+
+def test_a_planner_is_refused_before_it_is_shared_out():
+    from bernini.tiny import tiny_planner
+    from bernini.train.losses import LossWeights, TrainModel
+    from bernini.train.parallel import shard
+
+    planner = tiny_planner()
+    config = planner.language.config
+    config.num_attention_heads, config.num_key_value_heads = 12, 4
+    with pytest.raises(ConfigError, match="it can be 1, 2, 4, 12$"):
+        shard(TrainModel(planner, None, None, LossWeights()), World(0, 6, sequence=SequenceGroup(0, 6)), False)
+
+
 def test_alone_nothing_is_exchanged():
     x = torch.randn(5, 2, 3)
     assert SequenceGroup().gather(x, 5) is x
