@@ -150,18 +150,20 @@ class Trainer:
 
     @torch.no_grad()
     def _update(self, count: Tensor) -> Tensor:
-        """Mean over samples, clip, AdamW, average. The norm before clipping; not finite: nothing moves."""
+        """Mean over samples, clip, AdamW, average. The norm before clipping; not finite, or without a sample: nothing
+        moves, neither by momentum nor by weight decay."""
         gradients = self.shards.take_gradients()
         squares = torch.stack([n.double().square() for n in torch._foreach_norm(gradients)]).sum()
-        count = count.clamp_min(1.0).double()
+        some, count = count > 0, count.clamp_min(1.0).double()
         norm = self.world.sum(squares).sqrt() / count
         scale = (self.config.clip / (norm + 1e-6)).clamp_max(1.0) / count
         torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
-        self.optimizer.found_inf = (~norm.isfinite()).float()
+        taken = norm.isfinite() & some
+        self.optimizer.found_inf = (~taken).float()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.step()
-        self.average.update(self.shards.local, self.step, norm.isfinite())
+        self.average.update(self.shards.local, self.step, taken)
         self.shards.drop_gradients()
         return norm
 

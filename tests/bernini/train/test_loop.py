@@ -143,6 +143,23 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_is_told(tmp_path, value)
     assert told[1].startswith("step 2/3") and told[1].endswith("steps not taken 1") and len(told) == 2
 
 
+def test_a_step_without_a_sample_moves_nothing(tmp_path):
+    """Neither momentum nor weight decay goes on."""
+    class SecondUnreadable(MemoryLoader):
+        def __iter__(self):
+            for number, made in enumerate(super().__iter__()):
+                nan = [replace(e, text_embedding=torch.full_like(e.text_embedding, float("nan"))) for e in made.examples]
+                yield replace(made, examples=nan) if number == 1 else made
+
+    trainer = trainer_of(config_of(tmp_path, 3, weight_decay=0.5), SecondUnreadable())
+    packs, states = iter(trainer.loader), []
+    for _ in range(3):
+        trainer.train_step(packs)
+        states.append({n: t.clone() for n, t in trainer.state().items()})
+    assert [n for n, t in states[1].items() if not torch.equal(t, states[0][n])] == []
+    assert any(not torch.equal(t, states[1][n]) for n, t in states[2].items())
+
+
 def test_skipped_samples_are_counted_in_the_metrics(tmp_path):
     class WithNaN(MemoryLoader):
         def __iter__(self):
