@@ -46,8 +46,8 @@ def test_every_task_gives_a_clip_of_equal_size_and_length(task, needs, editor, c
 
 
 def test_a_propagated_first_frame_is_asked_for_in_the_words_it_was_trained_with(editor, clip, monkeypatch):
-    from bernini.encode_samples import positive_text as trained
     from bernini.generate import planning
+    from bernini.text import positive_text as trained
 
     asked = []
     monkeypatch.setattr(planning, "positive_text", lambda *args: asked.append(trained(*args)) or asked[-1])

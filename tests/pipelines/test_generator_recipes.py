@@ -23,7 +23,7 @@ def test_columns_of_diverse_edits_fit(preset):
     for schema in (pool, bank):
         for field in schema:
             both = both if field.name in both.names else both.append(field)
-    made = check(stages["edited"], both)
+    made = check(stages["edited"], both.append(diverse_edits.INSTRUCTION))
     assert {"edited_path", "video_path", "motion_prompt", "mask_path", "psnr_outside_mask_db"} <= set(made.names)
 
 

@@ -32,7 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LOOSE = {"score_min": 0.0, "object_min": 0.0, "object_max": 1.0, "min_mask_score": 0.0, "min_mask_area": 0.0, "max_mask_area": 1.0,
          "min_mask_stability": 0.0, "object_score_min": 0.0, "object_share_max": 1.0, "object_cut_max": 1.0,
          "object_solid_min": 0.0, "object_contrast_min": 0.0, "edited_min": 0.0, "edited_max": 1.0, "gap_max": 1e9,
-         "presence_min": 0.0, "motion_min": 0.0, "agreement_min": 0.0, "min_pose_presence": 0.0, "min_objects": 1, "people_only": False}
+         "presence_min": 0.0, "motion_min": 0.0, "agreement_min": 0.0, "min_pose_presence": 0.0, "min_objects": 1, "people_only": False,
+         "judge_min": 1.0, "video_start_min_db": 0.0}  # the server gives the lowest mark
 NO_GPU = {"gpus": 0.0, "gpus_per_worker": 0.0, "segmenter_gpus": 0.0, "image_editor_gpus": 0.0, "animate_gpus": 0.0,
           "embedder": "classical", "frame_embedder": "classical"}
 QUICK = {"num_steps": 1, "per_clip": 1, "attempts": 1, "rounds": 1, "seconds": 1.1, "video_short_px": 96, "image_px": 192,
