@@ -208,7 +208,7 @@ def decode_image(file, name: str, *, long_px: int | None = None) -> np.ndarray:
         raise MediaError(f"cannot read the picture {name}: {error}") from None
     if long_px and max(image.size) > long_px:
         image = image.resize(fit(image.size, long_px=long_px), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return np.array(image)  # a copy: what Pillow lends can only be read, and torch warns of such arrays
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Replicas:
         self.all = [Replica(url) for url in urls]
         self.backoff_s, self.wait_s = backoff_s, wait_s
         self._changed = threading.Condition()
-        self._num_waiting, self._said, self.stopped = 0, float("-inf"), False
+        self._num_waiting, self._said, self._told, self.stopped = 0, float("-inf"), "", False
 
     def take(self, avoid: Replica | None = None) -> Replica:
         """The free replica with the fewest requests in flight; waits until there is one."""
@@ -101,8 +101,8 @@ class Replicas:
             raise RunStopped(f"no model server answered for {self.wait_s:g} s ({what}). Answers so far are kept: start "
                              "the server and run the same command again")
         wake = min((r.rests_until for r in self.all if r.rests_until > now), default=now + 1.0)
-        if now - self._said > 10:
-            self._said = now
+        if now - self._said > 10 or what != self._told:
+            self._said, self._told = now, what
             log.warning("waiting for a model server (%s); %d requests are held, next try in %.1f s, "
                         "giving up in %.0f s", what, self._num_waiting, wake - now, left)
         self._changed.wait(max(min(wake - now, left, 1.0), 0.005))

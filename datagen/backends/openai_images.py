@@ -135,7 +135,7 @@ class OpenAIImageEditor:
                 if image.width * image.height > 4 * self.max_pixels:
                     raise BackendError(f"{self.url} answered with a picture of {image.width}x{image.height}; "
                                        f"more than {4 * self.max_pixels:,} pixels are not read")
-                return np.asarray(image.convert("RGB"))
+                return np.array(image.convert("RGB"))
         except (ValueError, KeyError, IndexError, TypeError, RecursionError, binascii.Error, OSError, SyntaxError,
                 UnidentifiedImageError, Image.DecompressionBombError) as error:
             start = self._shown(data)[:80]

@@ -223,7 +223,7 @@ def test_a_server_that_is_killed_and_restarted_loses_no_row_and_answers_none_twi
         thread.start()
         until(lambda: len(server.asked) >= 20)
         server.kill()
-        time.sleep(0.4)
+        until(lambda: "connection refused" in caplog.text)  # first it broke, and then nobody is there: both are told
         again = ChatServer(port=server.port)
         thread.join(20)
     again.kill()
