@@ -107,11 +107,29 @@ def states(planner: Planner, chats: Chats, index: Tensor, target: Tensor) -> Ten
     return x.unflatten(0, (batch, -1))
 
 
-def draw_mask(batch: int, count: int, generator: torch.Generator, numbers: np.random.Generator) -> Tensor:
-    """Which target tokens are hidden, bool `[B, n]`, at least one each; the share by Beta(8, 1.05)."""
-    share = torch.from_numpy(numbers.beta(*BETA, batch)).float()
+def draw_mask(batch: int, count: int, generator: torch.Generator, numbers: np.random.Generator, *,
+              shares: int | None = None) -> Tensor:
+    """Which target tokens are hidden, bool `[B, n]`, at least one each; the share by Beta(8, 1.05).
+
+    `shares` 1: one for the whole batch, so that equally many remain of each sample.
+    """
+    share = torch.from_numpy(numbers.beta(*BETA, shares or batch)).float().expand(batch)
     order = torch.rand(batch, count, generator=generator).argsort(1).argsort(1)
     return order < (share * count).round().clamp(min=1).unsqueeze(1)
+
+
+def shown(states_of: Tensor, chats: Chats, mask: Tensor | None = None) -> Tensor:
+    """Of the states `[B, N, D]` what the renderer sees: text, sources, and the target's tokens that are not hidden.
+
+    Each sample of `mask` hides equally many; None hides nothing.
+    """
+    if mask is None:
+        return states_of
+    target = chats.layout.target
+    seen = states_of[:, target][~mask].unflatten(0, (len(mask), -1))
+    rest = torch.ones(states_of.shape[1], dtype=torch.bool)
+    rest[target] = False
+    return torch.cat([states_of[:, rest], seen], 1)
 
 
 def hidden_target(planner: Planner, targets: Tensor, mask: Tensor) -> Tensor:
@@ -192,8 +210,9 @@ def run_planned(experiment: Experiment, arm: str, config: ArmConfig, training: T
     @torch.no_grad()
     def context(index: Tensor) -> Tensor:
         targets = chats.targets[index]
-        mask = draw_mask(len(index), targets.shape[1], generator, numbers)
-        return torch.cat([data.context(index), states(planner, chats, index, hidden_target(planner, targets, mask))], 1)
+        mask = draw_mask(len(index), targets.shape[1], generator, numbers, shares=1)
+        seen = states(planner, chats, index, hidden_target(planner, targets, mask))
+        return torch.cat([data.context(index), shown(seen, chats, mask)], 1)
 
     model, cpu_s = train(model, data, training, seed, context=context, log=log)
     tests = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,3 +206,19 @@ def test_a_few_steps_of_training_follow_the_text_on_held_out_combinations(tmp_pa
     verdicts = experiment.measure(model, test)
     # Measured 0.84. Who ignores the text is right in half of the cases at best; who copies the source, in none.
     assert verdicts["success"] > 0.7
+
+
+def test_the_renderer_is_shown_text_sources_and_what_is_not_hidden_of_the_plan():
+    from benchmarks.learning.planned import draw_mask, shown
+
+    chats = SimpleNamespace(layout=SimpleNamespace(target=slice(3, 11)))  # 3 tokens before, 8 of the target, 2 behind
+    generator, numbers = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    for _ in range(20):
+        mask = draw_mask(4, 8, generator, numbers, shares=1)
+        (hidden,) = set(mask.sum(1).tolist())  # equally many of each sample
+        states = torch.arange(4 * 13, dtype=torch.float32).view(4, 13, 1)
+        seen = shown(states, chats, mask)
+        assert 1 <= hidden <= 8 and seen.shape == (4, 13 - hidden, 1)
+        for b in range(4):
+            assert set(states[b, :, 0].tolist()) - set(seen[b, :, 0].tolist()) == set(states[b, 3:11][mask[b]].flatten().tolist())
+    assert torch.equal(shown(states, chats), states)
