@@ -5,9 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from manifests.manifest import Manifest, ManifestWriter
+from manifests.schema import CLIPS
+
 from .small_clips import SMALL, write_clips
+from .small_samples import write_samples
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +48,20 @@ def image_run(film, film_run, tmp_path_factory):
     shutil.copytree(Path(film_run["videos"].path).parent, out / "videos")
     return dict(run_steps(Config(input=str(film.videos_folder), output=str(out), engine="local", quiet=True,
                                  max_pairs_per_video=5)))
+
+
+@pytest.fixture(scope="session")
+def some_clips(film_run, tmp_path_factory) -> Manifest:
+    """Every fourth clip of the film's scan, dropped ones too."""
+    table, folder = film_run["clips"].table(), str(tmp_path_factory.mktemp("some") / "clips")
+    dropped = pc.is_valid(table["drop_reason"]).to_numpy()
+    rows = np.r_[np.flatnonzero(~dropped)[::5], np.flatnonzero(dropped)]
+    with ManifestWriter(folder, CLIPS, table.schema) as writer:
+        writer.append(table.take(pa.array(np.sort(rows))))
+        return writer.commit(**{k: film_run["clips"].header[k] for k in ("name", "owners")})
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> str:
+    """Folder of SAMPLES of four data sets (`SETS`)."""
+    return write_samples(str(tmp_path_factory.mktemp("mix") / "samples"))

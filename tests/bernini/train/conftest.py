@@ -1,4 +1,4 @@
-"""Packs of random tensors and a loader in memory, for the training core alone."""
+"""Packs of random tensors and latents of random numbers, for the training core alone."""
 
 from dataclasses import replace
 
@@ -6,7 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'models': pip install 'bernini[models]'")
 
+from bernini.train.dataset import Dataset  # noqa: E402
 from bernini.train.example import Draws, Example, Pack, Part, Visual  # noqa: E402
+
+from .latents import write_latents  # noqa: E402
+from .streams import NEEDS, TASKS  # noqa: E402
 
 TEXT, VIT = 32, 64  # widths of the tiny model
 
@@ -60,3 +64,14 @@ def pack(tasks, first: int = 0, epoch: int = 0, **changes) -> Pack:
 
 def singles(of: Pack) -> list[Pack]:
     return [replace(of, examples=[e], draws=[d]) for e, d in zip(of.examples, of.draws, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Made-up latents of three data sets."""
+    return write_latents(tmp_path_factory.mktemp("latents"), TASKS)
+
+
+@pytest.fixture(scope="module")
+def dataset(manifest):
+    return Dataset([manifest], needs=NEEDS)

@@ -1,4 +1,4 @@
-"""The stream of packs: equal for all workers and ranks, exact to resume, honest about bad samples."""
+"""The stream of packs: equal for all workers and ranks, exact to resume, within its budget."""
 
 from __future__ import annotations
 
@@ -7,61 +7,22 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from bernini.train.cost import ASK_TOKENS, CostModel
 from bernini.train.dataset import Dataset, write_index
-from bernini.train.draws import DrawSettings
 from bernini.train.loader import Loader, LoaderConfig
-from bernini.train.pace import Pace
 from manifests.columns import set_column
-from manifests.errors import ConfigError, ManifestError, MediaError
+from manifests.errors import ConfigError, ManifestError
 from manifests.ids import make_id
 from manifests.manifest import ManifestWriter
 from manifests.mixtures import Mixture
 from manifests.schema import STOPS
 
-from .latents import ENCODERS, write_latents
-
-NEEDS = ("latent", "vit", "text")
-COST = CostModel(renderer_layers=2, renderer_width=48, renderer_ffn=64, planner_layers=2, planner_width=32,
-                 planner_ffn=48, planner_kv_width=16, context=8)
-KEEP = DrawSettings(drop_text=0, drop_images=0, drop_videos=0)
-TASKS = {("edits", "v2v"): 30, ("subjects", "vr2v"): 12, ("pictures", "t2i"): 25}
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    return write_latents(tmp_path_factory.mktemp("latents"), TASKS)
-
-
-@pytest.fixture(scope="module")
-def dataset(manifest):
-    return Dataset([manifest], needs=NEEDS)
-
-
-def make(dataset, *, rank=0, world=1, num_workers=0, **settings):
-    config = LoaderConfig(**{"token_budget": 400, "window": 8, **settings})
-    return Loader(dataset, config, COST, rank=rank, world=world, num_workers=num_workers)
-
-
-def take(loader, num):
-    return list(itertools.islice(loader, num))
-
-
-def content(pack):
-    """All that a pack says, as comparable values; tensors by their bits."""
-    return ([(e.sample_id, e.parts, [(v.kind, v.is_target, v.grid, v.latent.view(torch.int16).tolist(),
-                                      v.vit.view(torch.int16).tolist()) for v in e.visuals],
-              e.text_embedding.view(torch.int16).tolist()) for e in pack.examples],
-            list(pack.draws), pack.num_tokens, pack.flops, pack.epoch, pack.skipped)
-
-
-def seen(packs):
-    return [(e.sample_id, d) for p in packs for e, d in zip(p.examples, p.draws, strict=True)]
+from .latents import write_latents
+from .streams import COST, KEEP, NEEDS, TASKS, content, make, seen, take
 
 
 def test_an_example_holds_what_the_stage_needs(dataset):
@@ -170,6 +131,8 @@ def test_packs_keep_the_budget_and_say_what_they_cost(dataset):
 
 
 RENDERER = CostModel(renderer_layers=2, renderer_width=48, renderer_ffn=64, context=8)
+
+
 KINDS = {("questions", "understanding"): 20, ("edits", "v2v"): 20, ("reasoning-text", "v2v"): 20}
 
 
@@ -214,76 +177,6 @@ def test_max_samples_bounds_a_pack(dataset):
     assert {len(p.examples) for p in take(make(dataset, token_budget=10_000, max_samples=4), 10)} <= {3, 4}
 
 
-def test_pair_data_decays_with_the_steps(dataset):
-    mix = Mixture(name="x", groups={"V2V": 1.0, "T2I": 1.0}, decayed=("T2I",))
-    packs = take(make(dataset, mixture=mix, total_steps=60), 60)
-    early, late = ([e.task for p in part for e in p.examples] for part in (packs[:15], packs[-15:]))
-    assert 0.25 < early.count("t2i") / len(early) < 0.6  # half at the start
-    assert late.count("t2i") / len(late) < 0.25          # an eighth on average in the last quarter
-
-
-FADING = Mixture(name="x", groups={"V2V": 1.0, "T2I": 1.0}, decayed=("T2I",))
-
-
-def stopped(dataset, packs, **settings):
-    """State of a run of 100 steps with one pack each, after that many."""
-    loader = make(dataset, mixture=FADING, total_steps=100, token_budget=120, **settings)
-    iterator = iter(loader)
-    first = [next(iterator) for _ in range(packs)]
-    return first, json.loads(json.dumps(loader.state_dict()))
-
-
-@pytest.mark.parametrize("steps, accumulate, packs_left", [(100, 2, 100), (200, 1, 150), (80, 4, 120), (50, 1, 0)])
-def test_pair_data_goes_on_fading_when_steps_or_packs_a_step_change(dataset, steps, accumulate, packs_left):
-    """After half of the run half has faded, whatever is changed then; the rest fades over the packs that are left."""
-    _, state = stopped(dataset, 50)
-    loader = make(dataset, mixture=FADING, total_steps=steps, accumulate=accumulate, token_budget=120)
-    loader.load_state_dict(state)
-    pace = Pace(**loader.state_dict()["pace"])
-    assert pace.at(50) == pytest.approx(0.5 if packs_left else 1)
-    assert pace.at(50 + packs_left // 2) == pytest.approx(0.75 if packs_left else 1)
-    assert pace.at(50 + packs_left) == pytest.approx(1) and pace.at(50 + packs_left) < 1
-    again = make(dataset, mixture=FADING, total_steps=steps, accumulate=accumulate, token_budget=120)
-    again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
-    assert [content(p) for p in take(again, 10)] == [content(p) for p in take(loader, 10)]
-
-
-def test_pair_data_that_has_faded_does_not_come_back(dataset):
-    _, state = stopped(dataset, 98)
-    loader = make(dataset, mixture=FADING, total_steps=100, accumulate=8, token_budget=120)
-    loader.load_state_dict(state)
-    tasks = Counter(e.task for p in take(loader, 16) for e in p.examples)
-    assert tasks["v2v"] > 30 > 3 >= tasks["t2i"]
-
-
-def test_other_packs_a_step_neither_lose_nor_repeat_a_sample(dataset):
-    before, state = stopped(dataset, 3)
-    assert state["round"] > 0  # in the middle of a window
-    resumed = make(dataset, mixture=FADING, total_steps=100, accumulate=2, token_budget=120)
-    resumed.load_state_dict(state)
-    both = Counter(d.sigma for _, d in [*seen(before), *seen(take(resumed, 40))])
-    assert max(both.values()) == 1, "a sample came twice in its epoch"
-    window, _ = stopped(dataset, 6)
-    assert not Counter(d.sigma for _, d in seen(window)) - both, "a sample was lost"
-
-
-def test_a_state_from_before_the_pace_was_stored_goes_on(dataset):
-    _, state = stopped(dataset, 3)
-    (whole, _), loader = stopped(dataset, 9), make(dataset, mixture=FADING, total_steps=100, token_budget=120)
-    loader.load_state_dict({k: v for k, v in state.items() if k != "pace"})
-    assert [content(p) for p in take(loader, 6)] == [content(p) for p in whole[3:]]
-
-
-def test_other_steps_change_nothing_where_nothing_fades(dataset):
-    loader = make(dataset, total_steps=100)
-    iterator = iter(loader)
-    next(iterator)
-    state, whole = loader.state_dict(), [content(next(iterator)) for _ in range(6)]
-    longer = make(dataset, total_steps=200, accumulate=3)
-    longer.load_state_dict(state)
-    assert [content(p) for p in take(longer, 6)] == whole
-
-
 def test_the_mixture_table_adds_up(dataset):
     table = make(dataset).mixture_table()
     assert [(r["source_name"], r["task"]) for r in table] == sorted(TASKS)
@@ -305,146 +198,6 @@ def test_a_weight_makes_a_sample_come_more_often(tmp_path):
     assert counts[heavy_id] > 2 * max(n for i, n in counts.items() if i != heavy_id)
     draws = [d.sigma for i, d in seen(packs) if i == heavy_id]
     assert len(set(draws)) == len(draws)  # two copies in an epoch are drawn apart
-
-
-# Bad input
-
-
-def damaged(tmp_path, damage):
-    m = write_latents(tmp_path, {("edits", "v2v"): 12})
-    (bad,) = m.table(["sample_id", "features"]).slice(4, 1).to_pylist()
-    entry = next(f for f in bad["features"] if f["name"] == "latent")
-    damage(tmp_path / "features" / entry["file"], entry)
-    return m, bad["sample_id"]
-
-
-def flip(path, entry):
-    data = bytearray(path.read_bytes())
-    data[entry["offset"]] ^= 0xFF
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize(("damage", "why"), [
-    (flip, "checksum"),
-    (lambda path, entry: path.unlink(), "No such file"),
-    (lambda path, entry: path.write_bytes(path.read_bytes()[: entry["offset"] + 10]), "the file is cut"),
-], ids=["changed", "missing", "cut"])
-def test_one_bad_sample_is_skipped_and_named(tmp_path, damage, why):
-    m, bad = damaged(tmp_path, damage)
-    packs = take(make(Dataset([m], needs=NEEDS), num_workers=2), 20)
-    assert bad not in {i for i, _ in seen(packs)} and len({i for i, _ in seen(packs)}) == 11
-    told = [line for p in packs for line in p.skipped]
-    assert told and all(line.startswith(f"{bad}: ") and why in line for line in told)
-    assert all(p.examples for p in packs)
-
-
-def test_validate_finds_what_is_damaged(bernini, tmp_path):
-    m, bad = damaged(tmp_path, flip)
-    code, out, _ = bernini("validate", m.path)
-    assert code == 1 and f"{bad}, latent: " in out and "checksum" in out
-
-
-def test_a_nan_is_skipped_and_named(tmp_path):
-    from tests.bernini.train import latents
-
-    real, calls = latents.bits, []
-
-    def with_nan(rng, *shape):
-        calls.append(shape)
-        values = real(rng, *shape)
-        if len(calls) == 9:
-            values.flat[3] = np.uint16(0x7FC0)
-        return values
-
-    latents.bits = with_nan
-    try:
-        m = write_latents(tmp_path, {("edits", "v2v"): 12})
-    finally:
-        latents.bits = real
-    told = {line for p in take(make(Dataset([m], needs=NEEDS)), 12) for line in p.skipped}
-    assert len(told) == 1 and "not finite" in told.pop()
-
-
-def test_a_pack_is_never_empty(tmp_path):
-    m, bad = damaged(tmp_path, flip)
-    for pack in take(make(Dataset([m], needs=NEEDS), max_samples=1), 30):
-        assert len(pack.examples) == 1 and pack.examples[0].sample_id != bad
-
-
-def test_what_stands_in_for_unreadable_samples_keeps_the_budget(tmp_path):
-    m = write_latents(tmp_path, {("edits", "v2v"): 40}, frames=(1, 40))
-    dataset = Dataset([m], needs=NEEDS)
-    loader = make(dataset, token_budget=200, max_samples=1, draws=KEEP)
-    fit = sorted(dataset.ids[i].as_py() for i in range(40) if COST.num_tokens(dataset.tokens(i)) <= 200)
-    assert 3 < len(fit) < 30
-    read, bad = dataset.example, set(fit[: len(fit) // 2])
-
-    def example(i):
-        if dataset.ids[i].as_py() in bad:
-            raise MediaError("broken")
-        return read(i)
-
-    dataset.example = example
-    packs = take(loader, 60)
-    assert any("broken" in line for p in packs for line in p.skipped)
-    assert max(p.num_tokens for p in packs) <= 200
-    assert {e.sample_id for p in packs for e in p.examples} == set(fit) - bad
-    bad.update(fit)
-    with pytest.raises(ManifestError, match=r"samples of edits \(v2v\) in a row cannot be read: .*broken"):
-        take(loader, 2)
-
-
-def test_a_sample_larger_than_a_pack_is_named_once(tmp_path):
-    m = write_latents(tmp_path, {("edits", "v2v"): 8}, frames=(5, 6))
-    write_latents(tmp_path, {("small", "t2i"): 8}, name="b")
-    both = Dataset([m, str(tmp_path / "latents" / "encode-b")], needs=NEEDS)
-    packs = [p for r in (0, 1) for p in take(make(both, rank=r, world=2, token_budget=60, draws=KEEP), 4)]
-    told = [line for p in packs for line in p.skipped]
-    assert told and all("the budget of a pack is 60" in line for line in told)
-    assert {e.task for p in packs for e in p.examples} == {"t2i"}
-
-
-def test_latents_of_another_vae_are_refused(manifest):
-    with pytest.raises(ManifestError, match="another vae encoder"):
-        Dataset([manifest], needs=NEEDS, expects={**ENCODERS, "vae": "dddd"})
-
-
-def test_two_manifests_of_different_encoders_are_refused(manifest, tmp_path):
-    other = write_latents(tmp_path, {("edits", "v2v"): 3}, name="b", encoders={**ENCODERS, "vision": "eeee"})
-    with pytest.raises(ManifestError, match="another vision encoder"):
-        Dataset([manifest, other], needs=NEEDS)
-
-
-def test_features_that_were_not_made_are_asked_for_by_name(tmp_path):
-    m = write_latents(tmp_path, {("edits", "v2v"): 3}, encoders={"vision": "bbbb"}, stage="I")
-    with pytest.raises(ManifestError, match="holds no VAE latents .* stage I.*bernini encode"):
-        Dataset([m], needs=("latent", "text"))
-
-
-def empty(folder, stop):
-    with ManifestWriter(str(folder / stop / "x"), STOPS[stop], STOPS[stop].schema) as writer:
-        return writer.commit(name="x", row="", parents=[], config={}, versions={})
-
-
-def test_raw_samples_without_a_model_name_the_command(tmp_path):
-    with pytest.raises(ManifestError, match="bernini encode .* --model DIR --output OUT"):
-        Dataset([empty(tmp_path, "samples")], needs=NEEDS)
-
-
-def test_other_tables_empty_ones_and_twins_are_refused(manifest, tmp_path):
-    with pytest.raises(ManifestError, match="is a clips table"):
-        Dataset([empty(tmp_path, "clips")], needs=NEEDS)
-    with pytest.raises(ManifestError, match="no accepted sample of the split 'validation'"):
-        Dataset([manifest], needs=NEEDS, split="validation")
-    with pytest.raises(ManifestError, match="stands 2 times"):
-        Dataset([manifest, manifest], needs=NEEDS)
-
-
-def test_an_empty_mixture_entry_is_refused_by_name(dataset):
-    with pytest.raises(ConfigError, match="gives a weight to pose2video, which has no sample"):
-        make(dataset, mixture=Mixture(name="x", groups={"V2V": 1}, overrides={"pose2video": 1.0}))
-    with pytest.raises(ConfigError, match="no weight"):
-        make(dataset, mixture=Mixture(name="x", groups={"T2V": 1}))
 
 
 def test_the_mapped_index_gives_the_same_stream(tmp_path):
