@@ -114,6 +114,16 @@ def damaged(blob: bytes) -> list[bytes]:
     return list(map(bytes, copies))
 
 
+def only_the_first(bernini, model, rows: list[dict], tmp_path) -> list[dict]:
+    """The imported rows of t2i samples, of which one alone is accepted."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, FORM), tmp_path / "in" / "a.parquet")
+    code, out, _ = bernini("trainer-latents", "import", tmp_path / "in", "--model", model, "--output", tmp_path, "--task",
+                           "t2i")
+    assert code == 0 and f"{len(rows)} rows, 1 accepted" in out
+    return Manifest.open(str(next((tmp_path / "latents").iterdir()))).table().to_pylist()
+
+
 def test_bad_blobs_drop_their_rows_by_name(bernini, model, tmp_path):
     good = torch.zeros(1, 32, 1, 4, 4)
     blobs = [save(good), save(good[:, :16]), save(torch.full_like(good, float("nan"))), b"no tensor", save(Evil()),
@@ -121,12 +131,7 @@ def test_bad_blobs_drop_their_rows_by_name(bernini, model, tmp_path):
     rows = [{"inputs": json.dumps([{"type": "text", "text": "go"}, {"type": "image_gen", "has_loss": 1}]),
              "image_vae_latents": [blob]} for blob in blobs]
     rows.append(rows[0] | {"image_vae_latents": []})
-    (tmp_path / "in").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, FORM), tmp_path / "in" / "a.parquet")
-    code, out, _ = bernini("trainer-latents", "import", tmp_path / "in", "--model", model, "--output", tmp_path, "--task",
-                           "t2i")
-    assert code == 0 and f"{len(rows)} rows, 1 accepted" in out
-    table = Manifest.open(str(next((tmp_path / "latents").iterdir()))).table().to_pylist()
+    table = only_the_first(bernini, model, rows, tmp_path)
     words = ["", "another autoencoder", "not finite", "no stored tensor", "no stored tensor", "holds a dict", "is null",
              *["a feature "] * DAMAGES, "more image"]
     for row, word in zip(table, words, strict=True):
@@ -148,11 +153,6 @@ def test_features_of_a_wrong_shape_drop_their_rows_by_name(bernini, model, tmp_p
         blobs = {"vae_latents": vae, "embeds": vit, "grid_thw": grid} | change
         rows.append({"inputs": json.dumps([{"type": "text", "text": "go"}, {"type": "image_gen", "has_loss": 1}])}
                     | {f"image_{name}": [save(blob)] for name, blob in blobs.items() if blob is not None})
-    (tmp_path / "in").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, FORM), tmp_path / "in" / "a.parquet")
-    code, out, _ = bernini("trainer-latents", "import", tmp_path / "in", "--model", model, "--output", tmp_path, "--task",
-                           "t2i")
-    assert code == 0 and f"{len(rows)} rows, 1 accepted" in out
-    table = Manifest.open(str(next((tmp_path / "latents").iterdir()))).table().to_pylist()
+    table = only_the_first(bernini, model, rows, tmp_path)
     for row, (_, word) in zip(table, changes, strict=True):
         assert (not row["issues"] and not word) or word in row["issues"][0]
